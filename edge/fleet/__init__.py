@@ -1,0 +1,1 @@
+"""Who else is there: mesh links to other nodes, and the snapshot that decisions read."""
