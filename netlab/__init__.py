@@ -1,0 +1,1 @@
+"""Anycast on one machine: routers, cities, delays and nodes in network namespaces."""

@@ -1,0 +1,168 @@
+"""Which directed pairs does a frame take, and how long is each?
+
+Pure: reads the fabric's config (JSON), builds one `Pair` per direction and one `Route`
+per port. Knows Ethernet destinations and milliseconds; knows no sockets, no clock, no
+namespaces and nothing of what the frames carry.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+MAX_ONE_WAY_MS = 60_000.0
+MAX_PORTS = 512
+DEFAULT_QUEUE_BYTES = 32 << 20
+"""Bound of one directed pair: 3 Gbit/s for 85 ms."""
+
+
+class ConfigError(ValueError):
+    """The config can't be served; the text names the value and what to write instead."""
+
+
+class Lan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One segment switched by destination MAC; `one_way_ms[from][to]` must be complete."""
+
+    ports: tuple[str, ...] = ()
+    macs: dict[str, str] = {}
+    one_way_ms: dict[str, dict[str, float]] = {}
+
+
+class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Two ports joined end to end, the same delay in both directions."""
+
+    a: str
+    b: str
+    one_way_ms: float
+
+
+class WanConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole fabric; `control` is the path of the UNIX socket it answers on."""
+
+    control: str
+    lan: Lan = Lan()
+    wires: tuple[Wire, ...] = ()
+    queue_bytes: int = DEFAULT_QUEUE_BYTES
+
+
+@dataclass(slots=True, eq=False)
+class Pair:
+    """One direction between two ports. Counters are of frames as they crossed: a GSO frame is one."""
+
+    origin: str
+    to: str
+    one_way_ns: int
+    frames: int = 0
+    bytes: int = 0
+    dropped: int = 0
+    late: int = 0
+    queued_bytes: int = 0
+
+    @property
+    def one_way_ms(self) -> float:
+        """The wanted delay of this direction in milliseconds."""
+        return self.one_way_ns / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a port does with what it hears."""
+
+    wire: bool
+    everyone: tuple[Pair, ...]
+    by_mac: Mapping[bytes, tuple[Pair, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """Ports by name, pairs by (from, to)."""
+
+    routes: Mapping[str, Route]
+    pairs: Mapping[tuple[str, str], Pair]
+
+
+def takers(route: Route, destination: bytes) -> tuple[Pair, ...]:
+    """Pairs that carry a frame to this destination MAC (6 bytes); empty if nobody has it."""
+    if route.wire or destination[0] & 1:
+        return route.everyone
+    return route.by_mac.get(destination, ())
+
+
+def one_way_ns(value_ms: float, where: str) -> int:
+    """Milliseconds to nanoseconds; `ConfigError` outside 0..MAX_ONE_WAY_MS."""
+    if not (math.isfinite(value_ms) and 0 <= value_ms <= MAX_ONE_WAY_MS):
+        raise ConfigError(f"{where}: {value_ms} ms is not a delay; write 0 to {MAX_ONE_WAY_MS:.0f}")
+    return round(value_ms * 1e6)
+
+
+def read_config(text: bytes) -> WanConfig:
+    """Decode the JSON config; `ConfigError` names the field."""
+    try:
+        return msgspec.json.decode(text, type=WanConfig)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ConfigError(f"not a WAN config: {error}") from error
+
+
+def build(config: WanConfig) -> Fabric:
+    """Turn a config into routes and pairs; `ConfigError` names the port or pair at fault."""
+    names = [*config.lan.ports, *(end for wire in config.wires for end in (wire.a, wire.b))]
+    _check_names(names)
+    if config.queue_bytes < 1 << 17:
+        raise ConfigError(
+            f"queue_bytes: {config.queue_bytes} holds not even two full frames; write 131072 or more"
+        )
+    pairs: dict[tuple[str, str], Pair] = {}
+    routes: dict[str, Route] = {}
+    macs = {port: _mac(config.lan, port) for port in config.lan.ports}
+    if len(set(macs.values())) != len(macs):
+        raise ConfigError(f"lan.macs: two ports have one MAC in {config.lan.macs}; give each its own")
+    for port in config.lan.ports:
+        outs = {to: _lan_pair(config.lan, port, to) for to in config.lan.ports if to != port}
+        pairs |= {(port, to): pair for to, pair in outs.items()}
+        routes[port] = Route(False, tuple(outs.values()), {macs[to]: (pair,) for to, pair in outs.items()})
+    for wire in config.wires:
+        for origin, to in ((wire.a, wire.b), (wire.b, wire.a)):
+            pair = Pair(origin, to, one_way_ns(wire.one_way_ms, f"wire {wire.a} - {wire.b}"))
+            pairs[origin, to] = pair
+            routes[origin] = Route(True, (pair,))
+    return Fabric(routes, pairs)
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise ConfigError("no ports: write lan.ports, or wires")
+    if len(names) > MAX_PORTS:
+        raise ConfigError(f"{len(names)} ports; one fabric takes at most {MAX_PORTS}")
+    for name in names:
+        if (
+            not (0 < len(name.encode()) < 16)
+            or name in {".", ".."}
+            or any(c in "/:" or c.isspace() for c in name)
+        ):
+            raise ConfigError(
+                f"port {name!r} is no interface name; write 1 to 15 bytes without / : or blanks"
+            )
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(f"port {min(twice)} is used twice; a port belongs to the lan or to one wire")
+
+
+def _mac(lan: Lan, port: str) -> bytes:
+    text = lan.macs.get(port, "")
+    try:
+        mac = bytes.fromhex(text.replace(":", " "))
+    except ValueError:
+        mac = b""
+    if len(mac) != 6 or mac[0] & 1:
+        raise ConfigError(
+            f"lan.macs[{port}]: {text!r} is no unicast MAC; write the router's own, like 02:00:00:00:00:01"
+        )
+    return mac
+
+
+def _lan_pair(lan: Lan, origin: str, to: str) -> Pair:
+    value = lan.one_way_ms.get(origin, {}).get(to)
+    if value is None:
+        raise ConfigError(f"lan.one_way_ms[{origin}][{to}] is missing; write the delay in that direction")
+    return Pair(origin, to, one_way_ns(value, f"lan.one_way_ms[{origin}][{to}]"))
