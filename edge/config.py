@@ -195,8 +195,8 @@ def load(path: Path) -> NodeConfig:
 def parse(text: str, name: str = "node.yaml") -> NodeConfig:
     """Like `load`, from text; `name` stands in the errors."""
     try:
-        tree = yaml.compose(text, Loader=yaml.CSafeLoader)
-        plain = yaml.load(text, Loader=yaml.CSafeLoader)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        plain = yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""

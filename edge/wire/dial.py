@@ -44,6 +44,7 @@ class Dialer:
         self._max_body_bytes = max_body_bytes
         self.link: Link | None = None
         self.last_error = "not connected yet"
+        self._up = asyncio.Event()
 
     async def run(self) -> None:
         """Keep the shared link open until cancelled."""
@@ -55,10 +56,12 @@ class Dialer:
                 try:
                     await self._greet(self.link)
                     self.last_error = ""
+                    self._up.set()
                     backoff_s = BACKOFF_FIRST_S
                     await closed.wait()
                     self.last_error = "the link was lost"
                 finally:
+                    self._up.clear()
                     self.link.close()
                     self.link = None
                     self._on_lost()
@@ -77,6 +80,15 @@ class Dialer:
                 retryable=True,
             )
         return self.link
+
+    async def wait_shared(self, within_s: float) -> Link:
+        """The shared link, waited for while the other end is being restarted. Raises EdgeError(LINK_LOST)."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
+        except TimeoutError:
+            pass
+        return self.shared()
 
     async def exclusive(self) -> Link:
         """A link for one large exchange; the caller closes it. Raises EdgeError(LINK_LOST, retryable)."""

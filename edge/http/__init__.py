@@ -1,0 +1,1 @@
+"""The front door: one hostile byte stream in, requests and answers out."""

@@ -1,0 +1,1 @@
+"""The node's disk: verified blobs, the origin behind them, holds and budgets."""
