@@ -149,11 +149,11 @@ def _ask(method: str, path: str, config_path: Path | None, socket_path: Path | N
 
 def _show(answer: Any, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(answer))
+        click.echo(json.dumps(answer))
         return
     from edge.cli.show import text
 
-    print(text(answer), end="")
+    click.echo(text(answer), nl=False)
 
 
 def main() -> None:
@@ -168,6 +168,3 @@ def main() -> None:
         sys.exit(FAILURE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # `popctl status | head`: who reads has read enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,5 @@
+"""`python -m edge.cli` is `popctl`."""
+
+from edge.cli import main
+
+main()

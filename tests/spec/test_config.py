@@ -1,0 +1,381 @@
+"""The node's file: the sample parses, and every error says file, line, setting and what to write."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edge import config as config_module
+from edge.config import ConfigError, NodeConfig, host_port, load, parse, size_bytes
+from edge.config_errors import explain, line_of
+
+SAMPLE = Path(config_module.__file__).with_name("node.yaml")
+
+GOOD = """\
+node: iad-a
+pop: iad
+region: us
+run_dir: /run/edgepop/iad-a
+public:
+  listen: ["127.0.0.1:8080"]
+weights:
+  store: /var/lib/edgepop
+  origin: http://127.0.0.1:9000/
+"""
+MESH = "mesh:\n  listen: 10.0.0.1:7443\n  ca: /a\n  certificate: /b\n  key: /c\n"
+PEER = MESH + "  peers:\n    - {node: iad-b, pop: iad, address: '10.0.0.2:7443'}\n"
+ANNOUNCE = "announce:\n  interface: ann0\n  addresses: [127.0.0.1]\n"
+
+
+def test_the_sample_parses_and_shows_every_section():
+    sample = load(SAMPLE)
+    plain = yaml.safe_load(SAMPLE.read_text())
+    assert sample.node == "iad-a"
+    assert sample.mesh is not None
+    assert sample.mesh.peers[0].node == "iad-b"
+    assert set(NodeConfig.__struct_fields__) - set(plain) <= {"users", "log_level"}
+
+
+def test_what_is_left_out_has_its_default():
+    small = parse(GOOD)
+    assert (small.mesh, small.announce, small.workers) == (None, None, ())
+    assert small.public.limits.max_body_bytes == 64 * 1024 * 1024
+    assert len({small.users.proxy, small.users.weights, small.users.worker}) == 3
+
+
+WRONG = [
+    ("a setting that does not exist", GOOD + "nodes: x\n", "10: nodes: unknown setting; did you mean node?"),
+    ("one that resembles none", GOOD + "zzz: x\n", "10: zzz: unknown setting; known here: node, pop, region"),
+    (
+        "one inside a section",
+        GOOD.replace("  store:", "  stor: x\n  store:"),
+        "8: weights.stor: unknown setting; did you mean store?",
+    ),
+    (
+        "one inside a list inside a section",
+        GOOD + "workers:\n  - device: cpu\n    thread: 1\n",
+        "12: workers.0.thread: unknown setting; did you mean threads?",
+    ),
+    (
+        "one inside a section inside a section",
+        GOOD.replace("weights:", "  limits:\n    max_header: 1\nweights:"),
+        "8: public.limits.max_header: unknown setting; did you mean max_headers?",
+    ),
+    (
+        "one inside a list of an optional section",
+        GOOD + PEER.replace("pop: iad", "pop: iad, worker: 1"),
+        "16: mesh.peers.0.worker: unknown setting; did you mean workers?",
+    ),
+    ("a setting that is missing", GOOD.replace("region: us\n", ""), "1: region: is missing; edge/node.yaml"),
+    (
+        "a setting that is missing in a section",
+        GOOD.replace("  store: /var/lib/edgepop\n", ""),
+        "7: weights.store: is missing; edge/node.yaml",
+    ),
+    (
+        "text where a number belongs",
+        GOOD + "queue:\n  max_waiting: many\n",
+        "11: queue.max_waiting: write a whole",
+    ),
+    (
+        "a fraction where a number belongs",
+        GOOD + "queue: {max_waiting: 1.5}\n",
+        "10: queue.max_waiting: write a who",
+    ),
+    (
+        "a word that YAML takes for a bool",
+        GOOD.replace("iad-a\n", "no\n", 1),
+        "1: node: write text; YAML reads no",
+    ),
+    (
+        "a name that YAML takes for a date",
+        GOOD.replace("iad-a\n", "2024-01-01\n", 1),
+        "1: node: write text; YAML re",
+    ),
+    (
+        "a number where text belongs",
+        GOOD.replace("pop: iad", "pop: 7"),
+        "2: pop: write text, this is a whole number",
+    ),
+    (
+        "nothing behind the colon",
+        GOOD + "workers:\n",
+        "10: workers: write a list, as in [a, b]; nothing stands",
+    ),
+    (
+        "a list where a section belongs",
+        GOOD + "mesh: []\n",
+        "10: mesh: write settings, as in name: value or nothing",
+    ),
+    ("a setting's name that is a number", GOOD + "7: x\n", "1: the file: a setting's name must be text"),
+    (
+        "a setting that stands twice",
+        GOOD + "pop: fra\n",
+        "10: pop: stands twice, first in line 2; remove one",
+    ),
+    (
+        "one that stands twice in a list",
+        GOOD + "workers:\n  - threads: 1\n    threads: 2\n",
+        "12: threads: stands tw",
+    ),
+    ("no YAML", GOOD + "a: b: c\n", "10: is no YAML: mapping values are not allowed"),
+    (
+        "YAML that makes objects",
+        GOOD + "x: !!python/object:os.system y\n",
+        "10: is no YAML: could not determine",
+    ),
+    ("an empty file", "", "1: the file is empty; start from the sample"),
+    ("a list for a file", "- a\n", "1: the file is no list of settings"),
+    ("a file that contains itself", "a: &a [*a]\n", "1: a: unknown setting"),
+    (
+        "a name with capitals",
+        GOOD.replace("node: iad-a", "node: IAD"),
+        "1: node: 'IAD' is no name: write a-z",
+    ),
+    (
+        "a relative run_dir",
+        GOOD.replace("/run/edgepop/iad-a", "run"),
+        "4: run_dir: 'run' is no absolute path",
+    ),
+    (
+        "a run_dir too long for sockets",
+        GOOD.replace("/run/", "/" + "r" * 90 + "/"),
+        "4: run_dir: write a path of at",
+    ),
+    ("no address to listen on", GOOD.replace('"127.0.0.1:8080"', ""), "6: public.listen: write at least one"),
+    (
+        "an address without a port",
+        GOOD.replace(":8080", ""),
+        "6: public.listen.0: '127.0.0.1' is no address: write",
+    ),
+    (
+        "a name for an address",
+        GOOD.replace("127.0.0.1:8", "localhost:8"),
+        "6: public.listen.0: 'localhost:8080' is",
+    ),
+    (
+        "IPv6 without brackets",
+        GOOD.replace("127.0.0.1:8080", "::1:8080"),
+        "6: public.listen.0: '::1:8080' is no a",
+    ),
+    (
+        "a port that is none",
+        GOOD.replace(":8080", ":65536"),
+        "6: public.listen.0: '127.0.0.1:65536' is no address",
+    ),
+    (
+        "an address twice",
+        GOOD.replace('80"]', '80", "127.0.0.1:8080"]'),
+        "6: public.listen.1: 127.0.0.1:8080 is",
+    ),
+    (
+        "no deadline",
+        GOOD.replace("weights:", "  deadline_ms: 0\nweights:"),
+        "7: public.deadline_ms: 0 is too little",
+    ),
+    (
+        "a deadline above the most",
+        GOOD.replace("weights:", "  deadline_ms: 90000\nweights:"),
+        "7: public.deadline_ms: must not exceed public.max_deadline_ms",
+    ),
+    (
+        "a limit of nothing",
+        GOOD.replace("weights:", "  limits: {max_headers: 0}\nweights:"),
+        "7: public.limits.max_headers: 0 is too little: write at least 1",
+    ),
+    (
+        "a relative store",
+        GOOD.replace("/var/lib", "var/lib"),
+        "8: weights.store: 'var/lib/edgepop' is no absolute",
+    ),
+    (
+        "an origin of no known kind",
+        GOOD.replace("http:", "ftp:"),
+        "9: weights.origin: 'ftp://127.0.0.1:9000/' is no",
+    ),
+    (
+        "a size without a unit",
+        GOOD + "  disk_bytes: '20'\n",
+        "10: weights.disk_bytes: '20' is no size: write a num",
+    ),
+    ("a size of nothing", GOOD + "  host_bytes: 0GiB\n", "10: weights.host_bytes: '0GiB' is no size"),
+    (
+        "too many fetches",
+        GOOD + "  fetch_parallel: 65\n",
+        "10: weights.fetch_parallel: write a number from 1 to 64",
+    ),
+    ("no time to fetch", GOOD + "  fetch_timeout_ms: 0\n", "10: weights.fetch_timeout_ms: 0 is too little"),
+    (
+        "a mesh address that is none",
+        GOOD + MESH.replace("10.0.0.1:7443", "x"),
+        "11: mesh.listen: 'x' is no address",
+    ),
+    ("a mesh without a key", GOOD + MESH.replace("/c", "''"), "14: mesh.key: write the path of a PEM file"),
+    ("a mesh without calls", GOOD + MESH + "  max_calls: 0\n", "15: mesh.max_calls: 0 is too little"),
+    (
+        "a peer's address that is none",
+        GOOD + PEER.replace("10.0.0.2", "b"),
+        "16: mesh.peers.0.address: 'b:7443' is",
+    ),
+    (
+        "a peer that is this node",
+        GOOD + PEER.replace("iad-b", "iad-a"),
+        "16: mesh.peers.0.node: 'iad-a' is there tw",
+    ),
+    ("a peer's name", GOOD + PEER.replace("iad-b", "B"), "16: mesh.peers.0.node: 'B' is no name"),
+    (
+        "TCP admin without a token",
+        GOOD + "admin:\n  listen: 10.0.0.1:9901\n",
+        "11: admin.listen: needs admin.token",
+    ),
+    (
+        "an admin address that is none",
+        GOOD + "admin: {listen: a, token_file: /t}\n",
+        "10: admin.listen: 'a' is no a",
+    ),
+    (
+        "a device that is none",
+        GOOD + "workers: [{device: gpu}]\n",
+        "10: workers.0.device: 'gpu' is no device: write",
+    ),
+    (
+        "a device's size",
+        GOOD + "workers: [{device_bytes: 2G}]\n",
+        "10: workers.0.device_bytes: '2G' is no size",
+    ),
+    (
+        "a worker's memory",
+        GOOD + "workers: [{memory_bytes: 2G}]\n",
+        "10: workers.0.memory_bytes: '2G' is no size",
+    ),
+    ("no thread", GOOD + "workers: [{threads: 0}]\n", "10: workers.0.threads: write a number from 1 to 256"),
+    (
+        "limits in the wrong order",
+        GOOD + "workers: [{soft_limit: 200}]\n",
+        "10: workers.0.soft_limit: 200 must lie",
+    ),
+    ("more workers than sockets", GOOD + "workers:\n" + "  - {}\n" * 65, "10: workers: write at most 64"),
+    (
+        "an interface that is none",
+        GOOD + ANNOUNCE.replace("ann0", "a/b"),
+        "11: announce.interface: 'a/b' is no inter",
+    ),
+    (
+        "no anycast address",
+        GOOD + ANNOUNCE.replace("127.0.0.1", ""),
+        "12: announce.addresses: write the anycast",
+    ),
+    (
+        "an anycast address that is none",
+        GOOD + ANNOUNCE.replace("127.0.0.1", "vip"),
+        "12: announce.addresses.0: 'vip'",
+    ),
+    (
+        "an anycast address where nobody listens",
+        GOOD + ANNOUNCE.replace("127.0.0.1", "198.51.100.1"),
+        "12: announce.addresses.0: nobody listens on 198.51.100.1: write it in public.listen too",
+    ),
+    (
+        "a lease of half a second",
+        GOOD + ANNOUNCE + "  lease_ms: 500\n",
+        "13: announce.lease_ms: 500 is no whole",
+    ),
+    (
+        "a lease of a second and a half",
+        GOOD + ANNOUNCE + "  lease_ms: 1500\n",
+        "13: announce.lease_ms: 1500 is no w",
+    ),
+    (
+        "renewals that are too rare",
+        GOOD + ANNOUNCE + "  renew_ms: 700\n",
+        "13: announce.renew_ms: must be at most",
+    ),
+    (
+        "a heartbeat that may be too old",
+        GOOD + ANNOUNCE + "  heartbeat_max_age_ms: 2000\n",
+        "13: announce.heartbeat_max_age_ms: must be less than lease_ms",
+    ),
+    (
+        "a queue of less than nothing",
+        GOOD + "queue: {max_waiting: -1}\n",
+        "10: queue.max_waiting: -1 is too little",
+    ),
+    ("root for a child", GOOD + "users: {worker: 0}\n", "10: users.worker: 0 is no uid for a child"),
+    ("one uid for two", GOOD + "users: {worker: 64001}\n", "10: users.proxy: 64001 is also users.worker"),
+    (
+        "a level that is none",
+        GOOD + "log_level: loud\n",
+        "10: log_level: write one of debug, info, warning, error",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "text", "problem"), WRONG, ids=[row[0] for row in WRONG])
+def test_an_error_names_file_line_setting_and_what_to_write(sentence, text, problem):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "n.yaml")
+    assert str(caught.value).startswith(f"n.yaml:{problem}"), f"{sentence}: {caught.value}"
+
+
+RIGHT = [
+    ("no workers, written as an empty list", GOOD + "workers: []\n"),
+    ("an optional section that is null", GOOD + "mesh: null\n"),
+    ("an anycast address under a wildcard listener", GOOD.replace("127.0.0.1:80", "0.0.0.0:80") + ANNOUNCE),
+    ("IPv6 in brackets", GOOD.replace("127.0.0.1:8080", "[::1]:8080")),
+    (
+        "an IPv6 anycast address, written another way",
+        GOOD.replace("127.0.0.1", "[fd00:0::1]") + ANNOUNCE.replace("127.0.0.1", '"fd00::1"'),
+    ),
+    ("an alias", GOOD + "workers:\n  - &w {threads: 2}\n  - *w\n"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "text"), RIGHT, ids=[row[0] for row in RIGHT])
+def test_what_is_right_parses(sentence, text):
+    assert parse(text).node == "iad-a", sentence
+
+
+def test_files_that_can_not_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: can't be read: No such file"):
+        load(tmp_path / "nowhere.yaml")
+    for name, content, problem in (
+        ("binary", b"\xff\xfe", "is not UTF-8 text"),
+        ("huge", b"#" * (config_module.MAX_FILE_BYTES + 1), "is larger than"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=f"{name}: {problem}"):
+            load(path)
+
+
+SIZES = [("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("1.5KiB", 1536), ("100B", 100), (" 1TiB ", 1 << 40)]
+
+
+@pytest.mark.parametrize(("text", "size"), SIZES)
+def test_sizes(text, size):
+    assert size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "1", "1GB", "-1B", "1e3B", "0B", "inf B", "1" * 400 + "B", "\u0661B"])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="is no size: write a number and B, KiB"):
+        size_bytes(text)
+
+
+def test_addresses():
+    assert host_port("127.0.0.1:80") == ("127.0.0.1", 80)
+    assert host_port("[::1]:80") == ("::1", 80)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "80", ":80", "1.2.3.4", "1.2.3.4:", "1.2.3.4:+8", "1.2.3.4:8_0", "[::1]", "a:1"]
+)
+def test_what_is_no_address(text):
+    with pytest.raises(ValueError, match="is no address: write"):
+        host_port(text)
+
+
+def test_an_error_of_a_kind_not_foreseen_still_names_the_line():
+    tree = yaml.compose("a:\n  b: 1\n")
+    assert explain("Something odd - at `$.a.b`", tree, "f", NodeConfig) == "f:2: a.b: Something odd"
+    assert line_of(tree, ["a", "b", "c"]) == 2
