@@ -1,0 +1,139 @@
+"""The one owner of the disk budget: no byte is written before it has room here.
+
+`Disk` joins the ledger (what there is), the store (how it goes) and the threads that do the
+work. Decisions are `edge.weights.budget`'s. Everything here runs in the event loop; nothing
+here touches a file but through the pool.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, ParamSpec, TypeVar
+
+from edge import clock
+from edge.errors import EdgeError, Reason
+from edge.weights.budget import Fits, Ledger, Refused, Shelf, excess, make_room
+from edge.weights.layout import Found
+from edge.weights.store import Evicted, Gone, Store
+
+QUARANTINE_MAX_BYTES: Final = 256 * 1024 * 1024
+_QUARANTINE_SHARE: Final = 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Disk:
+    """The store, its book and its threads.
+
+    Who enters bytes takes `lock`, calls `make_room`, and then writes to `ledger` before it
+    awaits anything. `on_gone` hears the key of whatever was evicted.
+    """
+
+    def __init__(self, store: Store, capacity_bytes: int, pool: Executor) -> None:
+        self.store = store
+        self.ledger = Ledger(capacity_bytes)
+        self.lock = asyncio.Lock()
+        self.evictions = 0
+        self._pool = pool
+        self.on_gone: Callable[[str], None] = lambda key: None
+        self._quarantine_quota_bytes = min(QUARANTINE_MAX_BYTES, capacity_bytes // _QUARANTINE_SHARE)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocking disk work, in a thread. A task that changes the store must not be cancelled in here."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    async def open(self) -> Found:
+        """Take the store and enter all that lies in it; what exceeds the budget goes."""
+        found = await self.run(self.store.open)
+        for order, (key, size_bytes) in enumerate(found.sizes.items()):
+            # Older than anything that is held in this run, in order of their age among each other.
+            self.ledger.put(key, size_bytes, float(order - len(found.sizes)))
+        async with self.lock:
+            try:
+                await self.make_room(0, "what lies in the store")
+            except EdgeError as error:
+                log.warning("the store is over its budget: %s", error.message)
+        return found
+
+    async def make_room(self, wanted_bytes: int, what: str) -> None:
+        """Evict until `wanted_bytes` more fit. Only with `lock` held. Raises EdgeError(NO_SPACE)."""
+        for name in await self.run(self.store.sweep):
+            self.ledger.drop(name)
+        busy: set[str] = set()
+        capacity_bytes = self.ledger.capacity_bytes
+        while True:
+            match make_room(self.ledger.entries(busy), capacity_bytes, wanted_bytes):
+                case Fits(()):
+                    return
+                case Fits(victims):
+                    await self._evict(victims, busy)
+                case Refused(missing_bytes):
+                    raise EdgeError(
+                        Reason.NO_SPACE,
+                        f"{what}: {wanted_bytes} bytes do not fit: weights.disk_bytes is {capacity_bytes}, "
+                        f"{self.ledger.used_bytes} are used, and {missing_bytes} would be missing even after "
+                        "evicting all that nobody holds",
+                        retryable=wanted_bytes <= capacity_bytes,
+                        retry_after_s=10 if wanted_bytes <= capacity_bytes else None,
+                    )
+
+    async def _evict(self, victims: tuple[str, ...], busy: set[str]) -> None:
+        """Let these go; those that can't are added to `busy`."""
+        for key in victims:
+            self.ledger.leave(key)
+        outcome: list[Evicted] = []
+        try:
+            outcome = await self.run(self.store.evict, victims)
+        finally:
+            for key in set(victims).difference(evicted.key for evicted in outcome):
+                self.ledger.stay(key)
+        for key, gone, lingers_as in outcome:
+            if gone is Gone.IN_USE:
+                self.ledger.stay(key)
+                busy.add(key)
+                continue
+            if gone is Gone.LINGERS:
+                self.ledger.put(lingers_as, self.ledger.size_bytes(key), clock.now_ms())
+            log.info("evicted %s (%s bytes, %s)", key, self.ledger.size_bytes(key), gone.value)
+            self.ledger.drop(key)
+            self.evictions += 1
+            self.on_gone(key)
+
+    async def set_aside(self, key: str, digest: str) -> None:
+        """Move a bad blob or unfinished blob into quarantine: the same bytes under another key."""
+        kept = await self.run(self.store.quarantine, key, digest)
+        size_bytes = self.ledger.size_bytes(key)
+        # An older one of that name is replaced, so the bytes in use do not grow.
+        self.ledger.drop(key)
+        self.ledger.put(kept, size_bytes, clock.now_ms())
+        await self._trim_quarantine()
+
+    async def keep(self, write: Callable[[], str], size_bytes: int, what: str) -> None:
+        """Make room for one small file and write it; `write` returns its key. EdgeError(NO_SPACE)."""
+        async with self.lock:
+            await self.make_room(size_bytes, what)
+            # Entered under a name of its own until it is there: nothing else may take its room.
+            pending = f"pending/{what}"
+            self.ledger.put(pending, size_bytes, clock.now_ms())
+            try:
+                key = await self.run(write)
+                self.ledger.put(key, size_bytes, clock.now_ms())
+            finally:
+                self.ledger.drop(pending)
+        await self._trim_quarantine()
+
+    async def _trim_quarantine(self) -> None:
+        async with self.lock:
+            shelved = [entry for entry in self.ledger.entries() if entry.shelf is Shelf.QUARANTINE]
+            await self._evict(excess(shelved, self._quarantine_quota_bytes), set())
+
+    async def sweep(self) -> None:
+        """Book as free what lingered and does no more."""
+        async with self.lock:
+            for name in await self.run(self.store.sweep):
+                self.ledger.drop(name)

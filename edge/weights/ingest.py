@@ -1,0 +1,151 @@
+"""One blob on its way in: `ingest/<digest>/{data,journal}`.
+
+The data file has its full size from the start, so that a full disk shows before the first
+byte. The journal has one bit per chunk that was written and found good: a hint for the next
+start, re-hashed before it is believed. Knows files and digests, not where bytes come from.
+
+Chunks are written with pwrite, not through a map: the bytes come in buffers of the origin's
+client, pwrite copies them without the interpreter lock, and a failing disk is an OSError
+instead of a SIGBUS. A client that receives into memory of ours would map `data` here.
+"""
+
+import errno
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from edge.errors import EdgeError, Reason
+from edge.weights.manifest import BlobFile
+
+_HEADER: Final = struct.Struct("<8sQQ")
+_MAGIC: Final = b"edgepop1"
+_HASH_THREADS: Final = 2
+
+
+def journal_bytes(chunks: int) -> int:
+    """Size of the journal of a blob of so many chunks."""
+    return _HEADER.size + (chunks + 7) // 8
+
+
+def ingest_bytes(file: BlobFile) -> int:
+    """What `ingest/<digest>/` of this blob takes from the disk budget."""
+    return file.size_bytes + journal_bytes(len(file.chunks))
+
+
+class Ingest:
+    """The files of one unfinished blob. `write` and `mark` may be called from several threads."""
+
+    def __init__(self, directory: Path, file: BlobFile) -> None:
+        self.file = file
+        self.directory = directory
+        self.data_path = directory / "data"
+        self._lock = threading.Lock()
+        directory.mkdir(mode=0o755, exist_ok=True)
+        self.fd = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._journal_fd = os.open(
+                directory / "journal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        except OSError:
+            os.close(self.fd)
+            raise
+        try:
+            self._claimed = self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> bytearray:
+        """Bits of the journal; all zero unless it belongs to this very layout of the blob."""
+        size, chunks = self.file.size_bytes, len(self.file.chunks)
+        header = _HEADER.pack(_MAGIC, size, self.file.chunk_bytes)
+        wanted = journal_bytes(chunks)
+        raw = os.pread(self._journal_fd, wanted + 1, 0)
+        fits = len(raw) == wanted and raw[: _HEADER.size] == header
+        if fits and os.fstat(self.fd).st_size == size:
+            return bytearray(raw[_HEADER.size :])
+        try:
+            os.ftruncate(self.fd, 0)
+            os.posix_fallocate(self.fd, 0, size)
+            os.ftruncate(self._journal_fd, 0)
+            os.pwrite(self._journal_fd, header + bytes(wanted - _HEADER.size), 0)
+        except OSError as error:
+            raise disk_error(error, f"allocate {size} bytes for blob {self.file.blake3}") from error
+        return bytearray(wanted - _HEADER.size)
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """First byte of a chunk and the one behind its last."""
+        start = index * self.file.chunk_bytes
+        return start, min(start + self.file.chunk_bytes, self.file.size_bytes)
+
+    def missing(self) -> list[int]:
+        """Chunks to fetch: those not claimed, and those that are not what the journal claims."""
+        return [index for index in range(len(self.file.chunks)) if not self._is_good(index)]
+
+    def _is_good(self, index: int) -> bool:
+        if not self._claimed[index // 8] >> index % 8 & 1:
+            return False
+        at, end = self.bounds(index)
+        hasher = blake3()
+        while at < end:
+            piece = os.pread(self.fd, min(1024 * 1024, end - at), at)
+            if not piece:
+                return False
+            hasher.update(piece)
+            at += len(piece)
+        return hasher.hexdigest() == self.file.chunks[index]
+
+    def write(self, at: int, buffer: bytes) -> None:
+        """Put bytes in their place. Raises EdgeError(NO_SPACE) or INTERNAL."""
+        view = memoryview(buffer)
+        try:
+            while view:
+                written = os.pwrite(self.fd, view, at)
+                view, at = view[written:], at + written
+        except OSError as error:
+            raise disk_error(error, f"write blob {self.file.blake3}") from error
+
+    def mark(self, index: int) -> None:
+        """The chunk was written and its digest was right."""
+        with self._lock:
+            self._claimed[index // 8] |= 1 << index % 8
+            byte = self._claimed[index // 8 : index // 8 + 1]
+            os.pwrite(self._journal_fd, byte, _HEADER.size + index // 8)
+
+    def digest(self) -> str:
+        """BLAKE3 of the whole file as it lies there (page cache: 0.03 s for 200 MB)."""
+        return file_digest(self.data_path)
+
+    def seal(self) -> None:
+        """Make the data durable and read-only, ready to be renamed."""
+        try:
+            os.fchmod(self.fd, 0o444)
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise disk_error(error, f"sync blob {self.file.blake3}") from error
+
+    def close(self) -> None:
+        """Close both files; what they hold stays for the next attempt."""
+        os.close(self.fd)
+        os.close(self._journal_fd)
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE3 of a file, mapped. Only for files that nobody else may shorten."""
+    return str(blake3(max_threads=_HASH_THREADS).update_mmap(path).hexdigest())
+
+
+def disk_error(error: OSError, what: str) -> EdgeError:
+    """A full disk is NO_SPACE: another node may have room. The rest is ours: INTERNAL."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EdgeError(
+            Reason.NO_SPACE,
+            f"the disk is full: can't {what}; free space or lower weights.disk_bytes",
+            retryable=True,
+            retry_after_s=10,
+        )
+    return EdgeError(Reason.INTERNAL, f"the disk failed: can't {what}: {error.strerror}")

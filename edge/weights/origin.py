@@ -1,0 +1,147 @@
+"""The object store of record, through obstore: the only file that knows that library.
+
+Blocking calls, to be made from threads. Every failure to get the bytes, whatever the store
+or the network calls it, is EdgeError(ORIGIN_DOWN): 503, worth another try. Knows paths and
+byte ranges; what the bytes mean, and whether they are right, is checked by its callers. The
+library obeys HTTP_PROXY and its kin, for loopback too: whoever starts a node decides on those.
+"""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import obstore
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    NotModifiedError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from edge.errors import EdgeError, Reason, Source
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
+    from obstore.store import ObjectStore
+
+CONNECT_TIMEOUT_MS: Final = 2_000
+#: No byte for this long and the range is tried again; also what a clean stop may have to wait for.
+READ_TIMEOUT_MS: Final = 2_000
+RETRY_AFTER_S: Final = 2
+_FILE_BUFFER_BYTES: Final = 1024 * 1024
+
+
+class OriginError(EdgeError):
+    """ORIGIN_DOWN; `missing`: it answers, but has no such object; `lasting`: don't ask again at once."""
+
+    def __init__(self, message: str, *, missing: bool = False, lasting: bool = False) -> None:
+        super().__init__(
+            Reason.ORIGIN_DOWN, message, source=Source.UPSTREAM, retryable=True, retry_after_s=RETRY_AFTER_S
+        )
+        self.missing = missing
+        self.lasting = missing or lasting
+
+
+class Object(NamedTuple):
+    """A small object whole, and its ETag if the store has them."""
+
+    raw: bytes
+    etag: str | None
+
+
+class Origin:
+    """One origin by URL: `http(s)://`, `s3://`, `gs://`, `az://` or `file://`.
+
+    `request_timeout_ms` bounds one request; `stop` ends all of them within READ_TIMEOUT_MS.
+    """
+
+    def __init__(self, url: str, *, request_timeout_ms: int, stop: threading.Event) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_ms = request_timeout_ms
+        self._stop = stop
+        self._store: ObjectStore | None = None
+        # A stream yields what has arrived as soon as it has this many bytes. From a network that is
+        # 1, so that a slow sender can be watched (buffers of ~350 KB all the same, measured); a local
+        # file would come in 8 KiB pieces.
+        self._buffer_bytes = _FILE_BUFFER_BYTES if url.startswith("file:") else 1
+
+    def small(self, path: str, max_bytes: int, etag: str | None = None) -> Object | None:
+        """A whole object of at most `max_bytes`; None if it still is the one with that `etag`.
+
+        Raises OriginError, also for an object that is larger.
+        """
+        options: GetOptions = {"if_none_match": etag} if etag else {}
+        try:
+            result = self._get(path, options)
+            raw = bytearray()
+            for buffer in result.stream(min_chunk_size=self._buffer_bytes):
+                raw += buffer
+                self._check_stop(path)
+                if len(raw) > max_bytes:
+                    raise OriginError(f"{path} in the origin exceeds {max_bytes} bytes")
+            return Object(bytes(raw), result.meta["e_tag"])
+        except NotModifiedError:
+            return None
+        except (BaseError, OSError, ValueError) as error:
+            raise _down(path, error) from error
+
+    def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes]:
+        """Bytes `start` up to `end` of an object of `object_bytes`, in buffers as they arrive.
+
+        Raises OriginError: no answer, another size, another range, fewer bytes than promised.
+        """
+        try:
+            result = self._get(path, {"range": (start, end)})
+            size = result.meta["size"]
+            if size != object_bytes:
+                raise OriginError(
+                    f"{path} in the origin has {size} bytes, its manifest says {object_bytes}", lasting=True
+                )
+            at = start
+            for buffer in result.stream(min_chunk_size=self._buffer_bytes):
+                at += len(buffer)
+                self._check_stop(path)
+                if at > end:
+                    raise OriginError(f"the origin sent more of {path} than bytes {start} to {end}")
+                yield buffer
+            if at != end:
+                raise OriginError(f"the origin sent {at - start} of {end - start} bytes of {path}")
+        except (BaseError, OSError, ValueError) as error:
+            raise _down(path, error) from error
+
+    def _get(self, path: str, options: "GetOptions") -> "GetResult":
+        self._check_stop(path)
+        if self._store is None:
+            # Made on first use, as a file:// origin may not be there yet. Two threads may both make
+            # one; either is as good. No retries in the library: ours see `stop` and count.
+            self._store = from_url(
+                self.url,
+                client_options={
+                    "allow_http": True,
+                    "http1_only": True,
+                    "connect_timeout": timedelta(milliseconds=CONNECT_TIMEOUT_MS),
+                    "read_timeout": timedelta(milliseconds=READ_TIMEOUT_MS),
+                    "timeout": timedelta(milliseconds=self._timeout_ms),
+                },
+                retry_config={"max_retries": 0},
+            )
+        return obstore.get(self._store, path, options=options)
+
+    def _check_stop(self, path: str) -> None:
+        if self._stop.is_set():
+            raise OriginError(f"{path} was not fetched: the node stops")
+
+
+def _down(path: str, error: Exception) -> OriginError:
+    if isinstance(error, FileNotFoundError | NotFoundError):
+        return OriginError(f"{path} is not in the origin", missing=True)
+    if isinstance(error, NotSupportedError):
+        return OriginError(f"the origin answers a Range request for {path} with the whole object")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return OriginError(f"the origin refuses {path}: check its credentials", lasting=True)
+    first_line = str(error).partition("\n")[0][:200]
+    return OriginError(f"{path} could not be fetched from the origin: {first_line}")

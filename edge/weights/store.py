@@ -1,0 +1,361 @@
+"""The store on disk: its layout, what a start finds there, and how files come and go.
+
+    node.json  catalog.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
+
+Blobs are regular files of mode 0444 with one name, never written again: they go by unlink
+only, as shortening a file that a worker has mapped kills that worker. Every method blocks
+and is called from threads; each key (a path in the store) is touched by one of them at a
+time, which is the caller's promise. Knows nothing of budgets, holds or origins.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import threading
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edge import clock
+from edge.errors import EdgeError, Reason
+from edge.weights.budget import Shelf, shelf_of
+from edge.weights.ingest import Ingest, disk_error, file_digest
+from edge.weights.layout import DIRECTORIES, Found, blob_key, manifest_key, sizes_in
+from edge.weights.manifest import (
+    CATALOGUE_MAX_BYTES,
+    MANIFEST_MAX_BYTES,
+    BlobFile,
+    Manifest,
+    decode,
+)
+
+LAYOUT: Final = 1
+LOCK_WAIT_S: Final = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Gone(Enum):
+    """What became of a file that was to be evicted."""
+
+    FREED = "freed"
+    #: Unlinked, but somebody had opened it meanwhile: its bytes are free after their last unmap.
+    LINGERS = "lingers"
+    #: Somebody has it open: unlinking it would free nothing, so it stays.
+    IN_USE = "in-use"
+
+
+class Evicted(NamedTuple):
+    """One file that was to go; `lingers_as` names the bytes of one that LINGERS, until `sweep`."""
+
+    key: str
+    gone: Gone
+    lingers_as: str = ""
+
+
+class Store:
+    """One node's store. `open` before, `close` after everything else."""
+
+    def __init__(self, root: Path, node: str) -> None:
+        self.root = root
+        self._node = node
+        self._root_fd = -1
+        self._lingering: dict[str, int] = {}
+        self._evictions = 0
+
+    # --- start and end
+
+    def open(self) -> Found:
+        """Take the store for this process alone and see what is in it.
+
+        Removes only what is known to be worthless: unfinished small files and empty ingests.
+        Raises EdgeError(INTERNAL) when the store can't be used, with what to do about it; a store
+        that another process has is waited for, LOCK_WAIT_S at most.
+        """
+        try:
+            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock()
+            for name in DIRECTORIES:
+                directory = self.root / name
+                directory.mkdir(exist_ok=True)
+                # The umask may be narrow, but workers of another uid read blobs.
+                directory.chmod(0o755)
+            clean = self._begin()
+            return self._look(clean=clean)
+        except OSError as error:
+            where = error.filename or self.root
+            raise EdgeError(
+                Reason.INTERNAL,
+                f"weights.store {self.root} can't be used: {where}: {error.strerror}; "
+                "it must be a directory that the weights user may write",
+            ) from error
+
+    def _lock(self) -> None:
+        until_s = clock.now_s() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._root_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if clock.now_s() >= until_s:
+                    raise EdgeError(
+                        Reason.INTERNAL,
+                        f"weights.store {self.root} is in use by another process; give each node its own",
+                    ) from error
+                # One whose parent was killed lets go by itself within this time.
+                threading.Event().wait(0.05)
+            else:
+                return
+
+    def _begin(self) -> bool:
+        """Was the last stop a clean one? From now on this run is not, until `close`."""
+        clean = True
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                record = json.loads((self.root / "node.json").read_bytes())
+                clean = record["clean"] is True
+                layout = record["layout"]
+            except (ValueError, KeyError, TypeError):
+                clean, layout = False, LAYOUT
+            if layout != LAYOUT:
+                raise EdgeError(
+                    Reason.INTERNAL,
+                    f"weights.store {self.root} has layout {layout}, this version reads {LAYOUT}; "
+                    "move it away, it will be fetched again",
+                )
+        self._mark(clean=False)
+        return clean
+
+    def _mark(self, *, clean: bool) -> None:
+        record = {"layout": LAYOUT, "node": self._node, "clean": clean}
+        self._write_small("node.json", json.dumps(record, sort_keys=True).encode())
+
+    def _look(self, *, clean: bool) -> Found:
+        for leftover in [*self.root.glob("*.tmp"), *(self.root / "manifests").glob("*.tmp")]:
+            leftover.unlink()
+        self._drop_empty_ingests()
+        sizes = sizes_in(self.root)
+        manifests: dict[str, Manifest] = {}
+        for key in [key for key in sizes if shelf_of(key) is Shelf.MANIFESTS]:
+            digest = key.removeprefix("manifests/").removesuffix(".json")
+            try:
+                manifests[digest] = decode(self._read(key, MANIFEST_MAX_BYTES), expect_digest=digest)
+            except EdgeError as error:
+                log.warning("a manifest on disk is unusable and goes: %s", error.message)
+                self.remove(key)
+                del sizes[key]
+        catalogue = self._read("catalog.json", CATALOGUE_MAX_BYTES) if "catalog.json" in sizes else None
+        return Found(sizes, manifests, catalogue, clean)
+
+    def _drop_empty_ingests(self) -> None:
+        """A crash between rename and tidying leaves a journal without data."""
+        for directory in (self.root / "ingest").iterdir():
+            if directory.is_dir() and not directory.is_symlink() and not (directory / "data").exists():
+                self._discard(directory)
+
+    def close(self, *, clean: bool) -> None:
+        """Let go of the store; `clean` says that nothing was under way."""
+        for fd in self._lingering.values():
+            os.close(fd)
+        self._lingering.clear()
+        if self._root_fd >= 0:
+            if clean:
+                self._mark(clean=True)
+            os.close(self._root_fd)
+            self._root_fd = -1
+
+    # --- small files
+
+    def read_manifest(self, digest: str) -> bytes:
+        """A manifest's bytes, unchecked. Raises EdgeError(INTERNAL) if it can't be read."""
+        return self._read(manifest_key(digest), MANIFEST_MAX_BYTES)
+
+    def write_manifest(self, digest: str, raw: bytes) -> None:
+        """Keep a manifest. Raises EdgeError(NO_SPACE) or INTERNAL."""
+        self._write_small(manifest_key(digest), raw)
+
+    def write_catalogue(self, raw: bytes) -> None:
+        """Keep the catalogue in place of the one before."""
+        self._write_small("catalog.json", raw)
+
+    def _read(self, key: str, max_bytes: int) -> bytes:
+        try:
+            with (self.root / key).open("rb") as file:
+                return file.read(max_bytes + 1)
+        except OSError as error:
+            raise disk_error(error, f"read {key}") from error
+
+    def _write_small(self, key: str, raw: bytes) -> None:
+        path = self.root / key
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            self._sync(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise disk_error(error, f"write {key}") from error
+
+    def size_bytes(self, key: str) -> int:
+        """Bytes that a file or an unfinished blob takes now; 0 if it is not there."""
+        path = self.root / key
+        try:
+            return sum(inner.lstat().st_size for inner in (path.iterdir() if path.is_dir() else [path]))
+        except FileNotFoundError:
+            return 0
+
+    # --- blobs
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob lies."""
+        return self.root / blob_key(digest)
+
+    def open_ingest(self, file: BlobFile) -> Ingest:
+        """Begin or go on with a blob. Raises EdgeError(NO_SPACE): then nothing of it is left."""
+        directory = self.root / "ingest" / file.blake3
+        try:
+            return Ingest(directory, file)
+        except EdgeError:
+            self._discard(directory)
+            raise
+        except OSError as error:
+            raise disk_error(error, f"begin blob {file.blake3}") from error
+
+    def commit(self, ingest: Ingest) -> None:
+        """A blob is whole and right: durable first, then under its name."""
+        ingest.seal()
+        try:
+            ingest.data_path.rename(self.blob_path(ingest.file.blake3))
+            self._sync(self.root / "blobs")
+            self._discard(ingest.directory)
+        except OSError as error:
+            raise disk_error(error, f"commit blob {ingest.file.blake3}") from error
+
+    def verify(self, digest: str) -> bool:
+        """Does the blob hold what its name says? Reads all of it."""
+        try:
+            return file_digest(self.blob_path(digest)) == digest
+        except OSError:
+            return False
+
+    def warm(self, digest: str) -> None:
+        """Ask the kernel to read a blob into the page cache, ahead of the worker that maps it."""
+        with contextlib.suppress(OSError), self.blob_path(digest).open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def quarantine(self, key: str, digest: str) -> str:
+        """Set a bad blob or unfinished blob aside, whole; returns its new key."""
+        kept = f"quarantine/{digest}"
+        source = self.root / key
+        data = source / "data" if source.is_dir() else source
+        try:
+            data.rename(self.root / kept)
+            if data != source:
+                self._discard(source)
+            self._sync(self.root / "quarantine")
+        except OSError as error:
+            raise disk_error(error, f"set {key} aside") from error
+        return kept
+
+    def quarantine_chunk(self, file: BlobFile, index: int) -> str:
+        """Set aside the bytes that came for one chunk of an unfinished blob; returns the key of the copy."""
+        kept = f"quarantine/{file.blake3}.{index}"
+        try:
+            with (self.root / "ingest" / file.blake3 / "data").open("rb") as data:
+                data.seek(index * file.chunk_bytes)
+                raw = data.read(min(file.chunk_bytes, file.size_bytes - index * file.chunk_bytes))
+        except OSError as error:
+            raise disk_error(error, f"read a bad chunk of {file.blake3}") from error
+        self._write_small(kept, raw)
+        return kept
+
+    # --- going
+
+    def evict(self, keys: tuple[str, ...]) -> list[Evicted]:
+        """Unlink files that nobody holds; never shortens one."""
+        return [self._evict(key) for key in keys]
+
+    def _evict(self, key: str) -> Evicted:
+        try:
+            if shelf_of(key) is Shelf.BLOBS:
+                return self._evict_blob(key)
+            self.remove(key)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("%s can't be evicted and stays: %s", key, error.strerror)
+            return Evicted(key, Gone.IN_USE)
+        return Evicted(key, Gone.FREED)
+
+    def _evict_blob(self, key: str) -> Evicted:
+        fd = os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        keep_open = False
+        try:
+            if _is_open_elsewhere(fd):
+                return Evicted(key, Gone.IN_USE)
+            (self.root / key).unlink()
+            keep_open = _is_open_elsewhere(fd)
+            if not keep_open:
+                return Evicted(key, Gone.FREED)
+        finally:
+            if not keep_open:
+                os.close(fd)
+        self._evictions += 1
+        name = f"lingering/{self._evictions}"
+        self._lingering[name] = fd
+        return Evicted(key, Gone.LINGERS, name)
+
+    def sweep(self) -> tuple[str, ...]:
+        """Names of lingering bytes whose last user has gone since: they are free now."""
+        freed = [name for name, fd in self._lingering.items() if not _is_open_elsewhere(fd)]
+        for name in freed:
+            os.close(self._lingering.pop(name))
+        return tuple(freed)
+
+    def remove(self, key: str) -> None:
+        """Remove a file or an unfinished blob that nobody uses; it may be gone already."""
+        path = self.root / key
+        if path.is_dir() and not path.is_symlink():
+            self._discard(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _discard(self, directory: Path) -> None:
+        for name in ("data", "journal"):
+            with contextlib.suppress(FileNotFoundError):
+                (directory / name).unlink()
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+    def _sync(self, directory: Path) -> None:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _is_open_elsewhere(fd: int) -> bool:
+    """Has any process this file open or mapped beside `fd`?
+
+    The kernel grants a write lease (fcntl(2), F_SETLEASE) only on a file that is open nowhere
+    else, and a map counts as open. File systems without leases: no, as nobody can tell.
+    """
+    # An open in the instant in which we have the lease signals us; SIGURG is ignored by default.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
