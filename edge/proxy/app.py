@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import uvloop
@@ -26,13 +26,13 @@ from edge.fleet.peers import MeshServer, PeerNode, tls_context
 from edge.fleet.snapshot import EndpointState, Fleet
 from edge.http.server import FrontDoor
 from edge.logs import log_to_stderr
-from edge.policy.facts import State
 from edge.proxy import admin
 from edge.proxy.door import Door
 from edge.proxy.handler import Handler
 from edge.proxy.ledger import Ledger
 from edge.proxy.mesh import MeshCalls
 from edge.proxy.models import Models
+from edge.proxy.report import Report
 from edge.proxy.repository import Repository
 from edge.proxy.slots import Slots
 from edge.proxy.upstream import Upstream
@@ -274,9 +274,20 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def _admin_plane(self) -> AsyncIterator[None]:
+        report = Report(
+            self._config,
+            version=self._version,
+            fleet=self._fleet,
+            front=self._front,
+            models=self._models,
+            upstream=self._upstream,
+            store=self._store,
+            metrics=self._metrics,
+            ask_parent=self._ask_parent,
+        )
         reads: dict[str, Callable[[], Awaitable[object]]] = {
-            "/edge/state": self._state,
-            "/edge/models": self._model_list,
+            "/edge/state": report.state,
+            "/edge/models": report.model_list,
         }
         acts: dict[str, Callable[[], Awaitable[object]]] = {
             "/edge/withdraw": lambda: self._ask_parent(calls.Withdraw()),
@@ -287,7 +298,7 @@ class Proxy:
             for fd in self._boot.admin_fds:
                 listener = socket.socket(fileno=fd)
                 token = None if listener.family == socket.AF_UNIX else self._boot.token
-                app = admin.application(metrics=self._scrape, reads=reads, acts=acts, token=token)
+                app = admin.application(metrics=report.scrape, reads=reads, acts=acts, token=token)
                 runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
                 runners.append(runner)
                 await runner.setup()
@@ -301,74 +312,6 @@ class Proxy:
         if self._parent is None or self._parent.closed:
             raise EdgeError(Reason.LINK_LOST, "the parent process is gone")
         return (await self._parent.request(call, timeout_s=5.0)).head
-
-    async def _scrape(self) -> bytes:
-        metrics = self._metrics
-        metrics.queue_depth.set(self._fleet.waiting)
-        metrics.connections.set(self._front.statistics().connections)
-        for endpoint in self._fleet.endpoints.values():
-            metrics.in_flight.labels(endpoint.name).set(endpoint.in_flight)
-            metrics.endpoint_up.labels(endpoint.name).set(endpoint.state is State.UP)
-        for name, worker in self._upstream.workers.items():
-            metrics.cache_bytes.labels(f"device:{name}").set(worker.used_bytes)
-        with contextlib.suppress(EdgeError):
-            weights = (await self._store.shared().request(calls.Status(), timeout_s=2.0)).head
-            if isinstance(weights, calls.WeightsState):
-                metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
-                metrics.cache_bytes.labels("host").set(weights.host_used_bytes)
-                metrics.cache_limit_bytes.labels("disk").set(weights.disk_bytes)
-                metrics.cache_limit_bytes.labels("host").set(weights.host_bytes)
-        with contextlib.suppress(EdgeError):
-            tree = await self._ask_parent(calls.Tree())
-            if isinstance(tree, calls.TreeState):
-                metrics.announced.set(tree.announcement == "announced")
-                for child in tree.children:
-                    metrics.exits.labels(child.role).set(child.exits)
-        return metrics.exposition()
-
-    async def _state(self) -> object:
-        """One JSON document: who this is, its tree, its endpoints, its store, its models."""
-        config = self._config
-        state: dict[str, Any] = {
-            "schema_version": 1,
-            "version": self._version,
-            "node": config.node,
-            "pop": config.pop,
-            "region": config.region,
-            "front_door": self._front.statistics()._asdict(),
-            "waiting": self._fleet.waiting,
-            "endpoints": [
-                {
-                    "name": e.name,
-                    "home": e.home,
-                    "state": str(e.state),
-                    "in_flight": e.in_flight,
-                    "soft_limit": e.soft_limit,
-                    "hard_limit": e.hard_limit,
-                    "service_ms": round(e.service_ms, 3),
-                    "warm": sorted(e.warm),
-                }
-                for e in self._fleet.endpoints.values()
-            ],
-            "origin_up": self._models.origin_up,
-            "catalogue_epoch": self._models.catalogue.epoch if self._models.catalogue else None,
-        }
-        with contextlib.suppress(EdgeError):
-            state["weights"] = (await self._store.shared().request(calls.Status(), timeout_s=2.0)).head
-        with contextlib.suppress(EdgeError):
-            state["tree"] = await self._ask_parent(calls.Tree())
-        return state
-
-    async def _model_list(self) -> object:
-        """Every model of the catalogue and where it lies at this node."""
-        catalogue = self._models.catalogue
-        names = sorted(catalogue.models) if catalogue is not None else []
-        rows = []
-        for name in names:
-            version, digest = self._models.resolve(name, "")
-            warm = [e.name for e in self._fleet.endpoints.values() if digest in e.warm]
-            rows.append({"model": name, "version": version, "digest": digest, "on_device": warm})
-        return {"schema_version": 1, "models": rows}
 
 
 def _hosts(config: NodeConfig) -> frozenset[str]:
