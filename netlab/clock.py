@@ -53,3 +53,8 @@ def wait_until(
         if now_s() - started_s > within_s:
             raise DeadlineMissed(f"waited {within_s:.1f} s until {what}; last seen: {seen!r}")
         time.sleep(every_s)  # noqa: TID251 -- the one place that polls
+
+
+def pause_s(seconds: float) -> None:
+    """Let time pass where nothing can be waited for: following a file."""
+    time.sleep(seconds)  # noqa: TID251 -- see above

@@ -92,7 +92,7 @@ venv() {
     say "setup: making .venv ($which, from $lock)"
     if command -v uv >/dev/null 2>&1; then
         [ -x .venv/bin/python ] || uv venv --quiet --python "$interpreter" .venv
-        uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock" ||
+        uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "$lock" ||
             fail "the packages of $lock could not be installed (see above)" 1
         uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
             fail "edgepop itself could not be installed into .venv (see above)" 1
@@ -104,6 +104,8 @@ venv() {
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
             fail "edgepop itself could not be installed into .venv (see above)" 1
     fi
+    # Children of a node run under uids that can't write here: what is not compiled now is compiled at each start.
+    .venv/bin/python -m compileall -q edge netlab models || true
     printf '%s\n' "$stamp" >.venv/.lock
 }
 

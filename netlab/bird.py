@@ -1,0 +1,111 @@
+"""The text of bird.conf: for a POP's router and for an ingress node. Pure.
+
+A node announces an address exactly as long as the kernel holds it on the marker interface;
+it filters so that nothing else can leave. A router prefers its own POP (local_pref 1000), then
+the others by RTT (1000 - RTT), and tells other POPs only what is its own: else a path through a
+third POP could win. It refuses to know how BIRD is started (supervise.py) or asked (birdctl.py).
+"""
+
+from netlab.names import MARKER, city_port
+from netlab.topology import Node, Pop, Topology
+
+# The error waits are short because BIRD's own (60 s and more) keep a healed peer away for minutes.
+_WAITS = """\
+  connect delay time 1; connect retry time 1;
+  error wait time 1, 5; error forget time 10;"""
+# The lab has no BFD yet: a node or router that vanishes without a word is missed after the hold
+# time. Routers are many to many, and their keepalives are what an idle WAN carries.
+_NODE_HOLD = "hold time 6; keepalive time 2;"
+_WAN_HOLD = "hold time 30; keepalive time 10;"
+
+
+def _session(name: str, local: object, local_as: int, peer: object, peer_as: int, channel: str) -> str:
+    hold = _WAN_HOLD if name.startswith("wan") else _NODE_HOLD
+    return f"""
+protocol bgp {name} {{
+  local {local} as {local_as};
+  neighbor {peer} as {peer_as};
+  {hold}
+{_WAITS}
+{channel}
+}}
+"""
+
+
+def node_conf(topology: Topology, node: Node) -> str:
+    """bird.conf of an ingress node."""
+    pop = topology.pop(node.pop)
+    parts = [
+        f"""log stderr all;
+router id {node.v4};
+protocol device {{ }}
+
+# The announcement is a kernel lease: the address is on {MARKER} while somebody renews it.
+protocol direct lease {{ ipv4; ipv6; interface "{MARKER}"; }}
+"""
+    ]
+    for family, address, local, peer in (
+        (4, f"{topology.vip4}/32", node.v4, pop.lan4[1]),
+        (6, f"{topology.vip6}/128", node.v6, pop.lan6[1]),
+    ):
+        channel = f"  ipv{family} {{ import none; export where net = {address}; next hop self; }};"
+        parts.append(_session(f"router{family}", local, pop.nodes_as, peer, pop.router_as, channel))
+    return "".join(parts)
+
+
+def router_conf(topology: Topology, pop: Pop) -> str:
+    """bird.conf of a POP's router."""
+    ports = ["lan", *(city_port(city.name) for city in topology.cities_of(pop.name))]
+    interfaces = ", ".join(f'"{port}"' for port in ports)
+    families = (
+        (4, f"{topology.vip4}/32", str(topology.host.net4)),
+        (6, f"{topology.vip6}/128", str(topology.host.net6)),
+    )
+    parts = [
+        f"""log stderr all;
+router id {pop.wan4};
+protocol device {{ }}
+protocol direct own {{ ipv4; ipv6; interface {interfaces}; }}
+"""
+    ]
+    for family, vip, link in families:
+        parts.append(f"""
+# The host's link is a kernel route while it is attached at one of this POP's cities.
+protocol kernel kernel{family} {{
+  learn;
+  merge paths on;
+  ipv{family} {{ import where net = {link}; export where source = RTS_BGP; }};
+}}
+
+filter to_wan{family} {{
+  if source = RTS_DEVICE then accept;
+  if source = RTS_INHERIT && net = {link} then accept;
+  if source = RTS_BGP && net = {vip} && bgp_path.len = 1 then accept;
+  reject;
+}}
+""")
+        for node in pop.nodes:
+            if node.ingress:
+                local, peer = (pop.lan4[1], node.v4) if family == 4 else (pop.lan6[1], node.v6)
+                channel = (
+                    f"  ipv{family} {{ import filter {{ if net != {vip} then reject; "
+                    f"bgp_local_pref = 1000; accept; }}; export none; }};"
+                )
+                name = f"node{family}_{_word(node.name)}"
+                parts.append(_session(name, local, pop.router_as, peer, pop.nodes_as, channel))
+        for other in topology.pops:
+            if other.name != pop.name:
+                local, peer = (pop.wan4, other.wan4) if family == 4 else (pop.wan6, other.wan6)
+                preference = 1000 - round(topology.rtt_ms(pop.name, other.name))
+                channel = (
+                    f"  ipv{family} {{ import filter {{ bgp_local_pref = {preference}; accept; }}; "
+                    f"export filter to_wan{family}; next hop self; }};"
+                )
+                name = f"wan{family}_{_word(other.name)}"
+                parts.append(_session(name, local, pop.router_as, peer, other.router_as, channel))
+    return "".join(parts)
+
+
+def _word(name: str) -> str:
+    """A name as BIRD's grammar wants it; ours hold no underscore, so none can meet another."""
+    return name.replace("-", "_")

@@ -1,0 +1,221 @@
+"""`poplab`: bring the planet up, look at it, stand in it, take it down.
+
+stdout carries the data a command was asked for and nothing else; progress and errors go to
+stderr. Exit codes: 0 ok, 1 failure, 2 usage, 3 a requirement is missing, 4 not found, 6 timeout,
+130 interrupted. A command imports what it needs itself: `--help` does not wait for the netlink
+library. It refuses to know how any of it is done.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from netlab.lab import Lab
+
+FAILURE, MISSING, NOT_FOUND, TIMEOUT, INTERRUPTED = 1, 3, 4, 6, 130
+
+
+class _Main(click.Group):
+    """Suggests what a mistyped command may have meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from netlab.topology import unknown
+
+            raise click.UsageError(unknown(args[0], self.list_commands(ctx), "command"), ctx) from error
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The planet on this machine: POPs, cities and one anycast address.
+
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 missing requirement, 4 not found, 6 timeout, 130 interrupted.
+    """
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    _say(f"poplab: {text}")
+    sys.exit(code)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Translate what can go wrong into one sentence and an exit code."""
+    from netlab.clock import DeadlineMissed
+    from netlab.lab import NotRunningError
+    from netlab.planetfile import TopologyError
+    from netlab.state import BusyError
+    from netlab.supervise import ProgramFailedError
+
+    try:
+        yield
+    except NotRunningError as error:
+        _fail(str(error), NOT_FOUND)
+    except KeyError as error:
+        _fail(str(error.args[0]), NOT_FOUND)
+    except DeadlineMissed as error:
+        _fail(str(error), TIMEOUT)
+    except PermissionError as error:
+        _fail(f"{error}; the lab belongs to root: run it with sudo", MISSING)
+    except (TopologyError, ProgramFailedError, BusyError) as error:
+        _fail(str(error), FAILURE)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
+@contextmanager
+def _told_of_changes() -> Iterator[None]:
+    """As `_told`, for the commands that change the network. SIGTERM counts as Ctrl-C."""
+    from netlab import apply, start, sweep
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    with _told():
+        try:
+            yield
+        except start.MissingError as error:
+            _fail(str(error), MISSING)
+        except (start.RefusedError, apply.ApplyError, sweep.InsideError) as error:
+            _fail(str(error), FAILURE)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@main.command()
+@click.option("-t", "--topology", type=click.Path(path_type=Path), help="The planet's file.")
+@click.option("--models", type=click.Path(path_type=Path), help="The published models.")
+@click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
+def up(topology: Path | None, models: Path | None, *, bare: bool) -> None:
+    """Start the planet; does nothing when it runs already."""
+    from netlab import planetfile, start
+
+    with _told_of_changes():
+        wish = start.Wish(planet=topology or planetfile.PLANET, models=models or start.MODELS, bare=bare)
+        lab, fresh = start.up(wish, _say)
+        if not fresh:
+            _say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")
+            dead = lab.dead()
+            if dead:
+                _say(f"not alive: {', '.join(dead)}; `poplab down` and `poplab up` start afresh")
+
+
+@main.command()
+def down() -> None:
+    """Take the planet away: processes, namespaces, the host's link, every file."""
+    from netlab import start, sweep
+
+    with _told_of_changes():
+        swept = start.down()
+        _say(f"removed {sweep.remnants_text(swept)}" if swept else "there is no lab")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def status(*, as_json: bool) -> None:
+    """What is up, and which POP serves whom."""
+    from netlab import view
+    from netlab.lab import Lab
+
+    with _told():
+        found = Lab.running().status()
+        click.echo(json.dumps(found, indent=1) if as_json else view.status_text(found))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec(name: str, command: tuple[str, ...]) -> None:  # noqa: A001 -- the verb its users know
+    """Run a command in a place: a node, a city, r-POP, wan, origin."""
+    from netlab.lab import Lab
+
+    with _told():
+        _become(Lab.running(), name, command)
+
+
+@main.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    }
+)
+@click.option("--from", "city", required=True, help="The city whose user calls.")
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def curl(city: str, arguments: tuple[str, ...]) -> None:
+    """Run curl as a user in a city; everything behind the city is curl's own."""
+    from netlab.lab import Lab
+
+    with _told():
+        lab = Lab.running()
+        lab.topology.city(city)
+        _become(lab, city, ("curl", *arguments))
+
+
+def _become(lab: "Lab", name: str, command: Sequence[str]) -> NoReturn:
+    """Turn this process into `command`, standing in that place."""
+    from netlab import netns
+
+    place = lab.place(name)
+    command = command[1:] if command[0] == "--" else command
+    if not command:
+        _fail("write what to run behind the --", 2)
+    if shutil.which(command[0]) is None:
+        _fail(f"{command[0]}: no such program", NOT_FOUND)
+    netns.enter(place)
+    sys.stdout.flush()
+    os.execvp(command[0], list(command))  # noqa: S606 -- no shell is the point
+
+
+@main.command()
+@click.argument("city")
+def move(city: str) -> None:
+    """Make this machine a user in another city."""
+    from netlab.lab import Lab
+
+    with _told_of_changes():
+        lab = Lab.running().move(city)
+        served = lab.served_by(city)
+        _say(f"this machine is a user in {city} now, led to {served['v4'] or 'nobody'}")
+
+
+@main.command()
+@click.option("-f", "--follow", is_flag=True, help="Keep printing what is added.")
+@click.argument("name", required=False)
+def logs(name: str | None, *, follow: bool) -> None:
+    """Print what the lab's programs wrote: all of them, or one."""
+    from netlab import logbook, state
+    from netlab.lab import NotRunningError
+    from netlab.topology import unknown
+
+    with _told():
+        files = logbook.files(state.logs())
+        if not files:
+            raise NotRunningError("no lab is running, so there are no logs; poplab up starts one")
+        if name is not None:
+            if name not in files:
+                raise KeyError(unknown(name, list(files), "log"))
+            files = {name: files[name]}
+        logbook.show(files, click.echo, follow=follow)
+
+
+if __name__ == "__main__":
+    main(prog_name="poplab")

@@ -1,0 +1,213 @@
+"""Which planet is asked for: frozen structs with every address, AS number and RTT worked out.
+
+This is the *requested* state: it knows nothing of what runs, of this machine, of how any of it
+is made, or of the file it was read from (planetfile.py).
+"""
+
+import difflib
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final, TypeVar
+
+import msgspec
+
+WAN4: Final = IPv4Network("100.64.0.0/24")
+WAN6: Final = IPv6Network("fd5e:ed9e:64::/64")
+
+Address = IPv4Address | IPv6Address
+
+
+class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an announcement lives without renewal, and how often it is renewed."""
+
+    valid_s: float = 2.0
+    renew_ms: int = 300
+
+
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The object store of record: an address of its own (.9) in one POP's LAN."""
+
+    pop: str
+    port: int = 8080
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine of a POP; `host` is the last part of its LAN addresses (11, 12, ...)."""
+
+    name: str
+    pop: str
+    pop_index: int
+    host: int
+    ingress: bool
+    workers: int
+    device: str
+    threads: int
+    provider: str
+
+    @property
+    def v4(self) -> IPv4Address:
+        """Unicast address in the POP's LAN."""
+        return IPv4Address(f"10.{self.pop_index}.0.{self.host}")
+
+    @property
+    def v6(self) -> IPv6Address:
+        """Unicast address in the POP's LAN; the digits read like those of IPv4."""
+        return IPv6Address(f"fd5e:ed9e:{self.pop_index}::{self.host}")
+
+
+class Pop(msgspec.Struct, frozen=True, kw_only=True):
+    """The nodes of one site and its router; `index` is its place in the file, from 1."""
+
+    name: str
+    index: int
+    region: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def lan4(self) -> IPv4Network:
+        """The POP's LAN; the router is its .1."""
+        return IPv4Network(f"10.{self.index}.0.0/24")
+
+    @property
+    def lan6(self) -> IPv6Network:
+        """The POP's LAN; the router is its ::1."""
+        return IPv6Network(f"fd5e:ed9e:{self.index}::/64")
+
+    @property
+    def wan4(self) -> IPv4Address:
+        """The router's address on the WAN."""
+        return WAN4[self.index]
+
+    @property
+    def wan6(self) -> IPv6Address:
+        """The router's address on the WAN; the digits read like those of IPv4."""
+        return IPv6Address(f"fd5e:ed9e:64::{self.index}")
+
+    @property
+    def router_as(self) -> int:
+        """Private AS number of the router."""
+        return 65_000 + self.index
+
+    @property
+    def nodes_as(self) -> int:
+        """Private AS number shared by the POP's ingress nodes."""
+        return 65_100 + self.index
+
+
+class City(msgspec.Struct, frozen=True, kw_only=True):
+    """Where users are: a wire to one POP's router. `index` is its place in the file, from 1."""
+
+    name: str
+    index: int
+    pop: str
+    rtt_ms: float
+
+    @property
+    def net4(self) -> IPv4Network:
+        """The city's wire; the router is .1, the city .2."""
+        return IPv4Network(f"10.{100 + self.index}.0.0/24")
+
+    @property
+    def net6(self) -> IPv6Network:
+        """The city's wire; the router is ::1, the city ::2."""
+        return IPv6Network(f"fd5e:ed9e:{100 + self.index}::/64")
+
+
+class HostLink(msgspec.Struct, frozen=True, kw_only=True):
+    """The wire between this machine and the city where it is a user."""
+
+    city: str
+    net4: IPv4Network
+    net6: IPv6Network
+
+    @property
+    def host4(self) -> IPv4Address:
+        """This machine's end."""
+        return self.net4[-3]
+
+    @property
+    def city4(self) -> IPv4Address:
+        """The city's end: the next hop of the VIP."""
+        return self.net4[-2]
+
+    @property
+    def host6(self) -> IPv6Address:
+        """This machine's end."""
+        return self.net6[1]
+
+    @property
+    def city6(self) -> IPv6Address:
+        """The city's end: the next hop of the VIP."""
+        return self.net6[2]
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole planet. RTTs are kept once per pair, under the sorted names."""
+
+    name: str
+    vip4: IPv4Address
+    vip6: IPv6Address
+    lease: Lease
+    host: HostLink
+    origin: Origin
+    pops: tuple[Pop, ...]
+    cities: tuple[City, ...]
+    rtts_ms: dict[tuple[str, str], float]
+
+    def pop(self, name: str) -> Pop:
+        """The POP of that name. Raises KeyError with the names that exist."""
+        return _named(name, self.pops, "POP")
+
+    def city(self, name: str) -> City:
+        """The city of that name. Raises KeyError with the names that exist."""
+        return _named(name, self.cities, "city")
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises KeyError with the names that exist."""
+        return _named(name, self.nodes, "node")
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node of every POP, in the file's order."""
+        return tuple(node for pop in self.pops for node in pop.nodes)
+
+    def rtt_ms(self, one: str, other: str) -> float:
+        """RTT between two POPs; 0 from a POP to itself."""
+        return 0.0 if one == other else self.rtts_ms[pair_of(one, other)]
+
+    def nearest(self, city: str) -> Pop:
+        """The POP that should serve a city: of those that announce, the nearest to its router."""
+        router = self.city(city).pop
+        announcing = [pop for pop in self.pops if any(node.ingress for node in pop.nodes)]
+        return min(announcing, key=lambda pop: self.rtt_ms(router, pop.name))
+
+    def cities_of(self, pop: str) -> tuple[City, ...]:
+        """Cities whose wire ends at that POP's router."""
+        return tuple(city for city in self.cities if city.pop == pop)
+
+    @property
+    def origin4(self) -> IPv4Address:
+        """Where the origin listens."""
+        return self.pop(self.origin.pop).lan4[9]
+
+
+def pair_of(one: str, other: str) -> tuple[str, str]:
+    """The key under which an RTT is kept."""
+    return (one, other) if one < other else (other, one)
+
+
+N = TypeVar("N", Pop, City, Node)
+
+
+def _named(name: str, items: Sequence[N], kind: str) -> N:
+    for item in items:
+        if item.name == name:
+            return item
+    raise KeyError(unknown(name, [item.name for item in items], kind))
+
+
+def unknown(name: str, known: Sequence[str], kind: str) -> str:
+    """The sentence for a name that is not there: what was meant, or what there is."""
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return f"no {kind} is called {name!r}; {hint}"

@@ -1,0 +1,11 @@
+"""The lab's fixtures, and the order that needs the fewest labs."""
+
+import pytest
+
+from tests.support.lab import by_need, keeper, lab, network, no_lab
+
+__all__ = ["keeper", "lab", "network", "no_lab"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    by_need(items)

@@ -1,0 +1,119 @@
+"""The planet with real nodes: one address, answers from the nearest POP, and what deaths cost."""
+
+import signal
+
+import pytest
+
+from netlab.clock import wait_until
+from netlab.handles import NodeHandle, User
+from netlab.lab import Lab
+from tests.support.lab import poplab
+
+pytestmark = pytest.mark.lab
+
+FAMILIES = (4, 6)
+TEXT = "How do I reach the nearest GPU?"
+
+
+def embedding(user: User, family: int) -> tuple[str, list[float]]:
+    """(who served, the vector)."""
+    answer = user.post("/run/minilm", TEXT, family=family)
+    assert answer.status == 200, answer.text
+    return answer.headers["edge-served-by"], answer.json["embedding"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("city", "server"), [("nyc", "iad-b/0"), ("ber", "fra-a/0"), ("syd", "nrt-a/0")])
+def test_the_nearest_pop_answers_with_its_own_worker(lab: Lab, city: str, server: str, family: int) -> None:
+    served_by, vector = embedding(lab.city(city), family)
+    assert served_by == server
+    assert len(vector) == 384
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_this_machine_gets_an_answer(lab: Lab, family: int) -> None:
+    served_by, vector = embedding(lab.host, family)
+    assert served_by == "iad-b/0"
+    assert len(vector) == 384
+
+
+def test_a_pop_without_a_worker_says_so(lab: Lab) -> None:
+    answer = lab.city("lon").post("/run/minilm", TEXT)
+    assert answer.status == 503
+    assert answer.headers["edge-drop-reason"] == "no-endpoint"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_every_role_of_a_node_is_found(lab: Lab) -> None:
+    roles = [member.role for member in lab.node("fra-a").members()]
+    assert sorted(roles) == ["bird", "parent", "proxy", "weights", "worker"]
+    assert sorted(member.role for member in lab.node("iad-b").members()) == [
+        "parent",
+        "proxy",
+        "weights",
+        "worker",
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_withdrawn_pop_loses_its_catchment(lab: Lab, family: int) -> None:
+    ber = lab.city("ber")
+    assert ber.get("/pop", family=family).pop == "fra"
+    lab.pop("fra").withdraw()
+    try:
+        ber.wait_until_served_by("ams", within_ms=500, family=family)
+        assert lab.node("fra-a").announced() == []
+    finally:
+        lab.pop("fra").announce()
+    ber.wait_until_served_by("fra", within_ms=2500, family=family)
+
+
+def back(lab: Lab, node: NodeHandle) -> None:
+    node.kill()
+    node.restart(within_s=60)
+    lab.city("ber").wait_until_served_by("fra", within_ms=5000)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("roles", [("parent",), ()], ids=["parent", "every process"])
+def test_a_killed_node_is_withdrawn_by_the_kernel(lab: Lab, roles: tuple[str, ...], family: int) -> None:
+    node = lab.node("fra-a")
+    assert node.kill(*roles)
+    try:
+        lab.city("ber").wait_until_served_by("ams", within_ms=2500, family=family)
+    finally:
+        back(lab, node)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stopped_node_is_withdrawn_by_the_kernel(lab: Lab, family: int) -> None:
+    node = lab.node("fra-a")
+    node.signal(signal.SIGSTOP)
+    try:
+        lab.city("ber").wait_until_served_by("ams", within_ms=2500, family=family)
+    finally:
+        node.signal(signal.SIGCONT)
+    lab.city("ber").wait_until_served_by("fra", within_ms=5000, family=family)
+
+
+def test_a_killed_proxy_comes_back_on_the_same_sockets(lab: Lab) -> None:
+    node, ber = lab.node("fra-a"), lab.city("ber")
+    before = node.pids("proxy")
+    assert node.kill("proxy") == before
+    ber.wait_until_served_by("fra", within_ms=5000)
+    wait_until(lambda: node.pids("proxy") not in ([], before), "a new proxy runs", within_s=5)
+
+
+def test_a_killed_worker_comes_back(lab: Lab) -> None:
+    node, nyc = lab.node("iad-b"), lab.city("nyc")
+    before = node.kill("worker")
+    assert len(before) == 1
+    wait_until(lambda: node.pids("worker") not in ([], before), "a new worker runs", within_s=20)
+    wait_until(lambda: nyc.post("/run/minilm", TEXT).status == 200, "it answers", within_s=30, every_s=0.2)
+
+
+def test_a_second_up_says_so(lab: Lab) -> None:
+    again = poplab("up")
+    assert again.returncode == 0, again.stderr
+    assert "runs already" in again.stderr
+    assert lab.dead() == []

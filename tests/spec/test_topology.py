@@ -1,0 +1,313 @@
+"""planet.yaml: what it gives, and what it says when it is wrong."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from netlab import planetfile
+from netlab.planetfile import PLANET, TopologyError, parse
+from netlab.topology import Topology
+
+GOOD = """\
+name: two
+pops:
+  iad:
+    region: us
+    nodes: {iad-a: {ingress: true, workers: 1}, iad-b: {}}
+  fra:
+    region: eu
+    nodes: {fra-a: {ingress: true}}
+rtt_ms: {fra-iad: 90}
+cities:
+  nyc: {pop: iad, rtt_ms: 6}
+  ber: {pop: fra, rtt_ms: 8.5}
+"""
+
+
+@pytest.fixture(scope="module")
+def planet() -> Topology:
+    return planetfile.load(PLANET)
+
+
+def test_the_planet_is_the_one_of_the_design(planet: Topology) -> None:
+    nodes = {node.name: (node.pop, node.ingress, node.workers) for node in planet.nodes}
+    assert nodes == {
+        "iad-a": ("iad", True, 0),
+        "iad-b": ("iad", False, 1),
+        "fra-a": ("fra", True, 1),
+        "ams-a": ("ams", True, 0),
+        "nrt-a": ("nrt", True, 1),
+    }
+    assert {pop.name: pop.region for pop in planet.pops} == {
+        "iad": "us",
+        "fra": "eu",
+        "ams": "eu",
+        "nrt": "ap",
+    }
+    assert {(c.name, c.pop, c.rtt_ms) for c in planet.cities} == {
+        ("nyc", "iad", 6),
+        ("ber", "fra", 8),
+        ("lon", "ams", 6),
+        ("tyo", "nrt", 4),
+        ("syd", "nrt", 100),
+    }
+    assert planet.rtt_ms("ams", "nrt") == planet.rtt_ms("nrt", "ams") == 240
+    assert planet.rtt_ms("iad", "iad") == 0
+    assert (planet.origin.pop, str(planet.origin4)) == ("iad", "10.1.0.9")
+
+
+def test_addresses_follow_from_the_place_in_the_file(planet: Topology) -> None:
+    assert (str(planet.node("iad-b").v4), str(planet.node("iad-b").v6)) == ("10.1.0.12", "fd5e:ed9e:1::12")
+    nrt = planet.pop("nrt")
+    assert (str(nrt.lan4), str(nrt.lan6)) == ("10.4.0.0/24", "fd5e:ed9e:4::/64")
+    assert (str(nrt.wan4), str(nrt.wan6)) == ("100.64.0.4", "fd5e:ed9e:64::4")
+    assert (str(planet.city("syd").net4[2]), str(planet.city("syd").net6[2])) == (
+        "10.105.0.2",
+        "fd5e:ed9e:105::2",
+    )
+    host = planet.host
+    assert (str(host.host4), str(host.city4)) == ("203.0.113.253", "203.0.113.254")
+    assert (str(host.host6), str(host.city6)) == ("fd5e:ed9e:ff::1", "fd5e:ed9e:ff::2")
+
+
+def test_no_two_places_share_an_address(planet: Topology) -> None:
+    taken = [ip_address(planet.vip4), ip_address(planet.vip6), planet.origin4]
+    for pop in planet.pops:
+        taken += [pop.wan4, pop.wan6, pop.lan4[1], pop.lan6[1]]
+        for node in pop.nodes:
+            taken += [node.v4, node.v6]
+    for city in planet.cities:
+        taken += [city.net4[1], city.net4[2], city.net6[1], city.net6[2]]
+    assert len(taken) == len(set(taken))
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    two = parse(GOOD)
+    assert (str(two.vip4), str(two.vip6)) == ("198.51.100.1", "fd5e:ed9e::1")
+    assert (two.lease.valid_s, two.lease.renew_ms) == (2.0, 300)
+    assert (two.host.city, two.origin.pop, two.origin.port) == ("nyc", "iad", 8080)
+    assert two.node("iad-b").ingress is False
+    assert two.city("ber").rtt_ms == 8.5
+
+
+def test_addresses_and_lease_can_be_chosen() -> None:
+    chosen = parse(
+        GOOD + 'anycast: [192.0.2.77, "2001:db8::77"]\nlease: {valid_s: 1, renew_ms: 200}\n'
+        'host: {city: ber, link: [192.0.2.128/29, "2001:db8:1::/64"]}\norigin: {pop: fra, port: 81}\n'
+    )
+    assert (str(chosen.vip4), str(chosen.vip6)) == ("192.0.2.77", "2001:db8::77")
+    assert (chosen.host.city, str(chosen.host.host4), str(chosen.host.city4)) == (
+        "ber",
+        "192.0.2.133",
+        "192.0.2.134",
+    )
+    assert (chosen.lease.valid_s, chosen.lease.renew_ms) == (1.0, 200)
+    assert str(chosen.origin4) == "10.2.0.9"
+
+
+def test_words_that_older_yaml_takes_for_booleans_are_names() -> None:
+    text = GOOD.replace("fra", "no").replace("ber:", "on:").replace("region: eu", "region: off")
+    two = parse(text)
+    assert [pop.name for pop in two.pops] == ["iad", "no"]
+    assert two.pop("no").region == "off"
+    assert two.city("on").pop == "no"
+
+
+def test_the_nearest_pop_is_the_nearest_that_announces() -> None:
+    assert parse(GOOD).nearest("ber").name == "fra"
+    assert parse(GOOD.replace("{fra-a: {ingress: true}}", "{fra-a: {}}")).nearest("ber").name == "iad"
+
+
+def test_an_unknown_name_is_answered_with_what_there_is(planet: Topology) -> None:
+    with pytest.raises(KeyError, match="no node is called 'iadb'; did you mean iad-b"):
+        planet.node("iadb")
+    with pytest.raises(KeyError, match="no city is called 'rio'; there are: nyc, ber, lon, tyo, syd"):
+        planet.city("rio")
+
+
+# (sentence, what to replace, by what, line of the error, its text)
+ERRORS = [
+    (
+        "an unknown setting",
+        "region: us",
+        "regoin: us",
+        4,
+        "pops.iad.regoin: unknown setting; did you mean region?",
+    ),
+    (
+        "an unknown node setting",
+        "workers: 1",
+        "gpus: 1",
+        5,
+        "pops.iad.nodes.iad-a.gpus: unknown setting; known here",
+    ),
+    ("a missing setting", "    region: eu\n", "", 6, "pops.fra.region: is missing"),
+    ("no pops at all", GOOD[GOOD.index("pops:") : GOOD.index("rtt_ms")], "", 1, "pops: is missing"),
+    ("a wrong type", "rtt_ms: 6", "rtt_ms: six", 11, "cities.nyc.rtt_ms: Expected `float`, got `str`"),
+    (
+        "yes for a boolean",
+        "ingress: true, w",
+        "ingress: yes, w",
+        5,
+        "ingress: Expected `bool`, got `str`: write true or",
+    ),
+    (
+        "a boolean for a name",
+        "name: two",
+        "name: true",
+        1,
+        "name: Expected `str`, got `bool`; put the word in quotes",
+    ),
+    ("an empty section", "ber: {pop: fra, rtt_ms: 8.5}", "ber:", 12, "cities.ber: is empty"),
+    (
+        "a list for a section",
+        "{fra-a: {ingress: true}}",
+        "[fra-a]",
+        8,
+        "pops.fra.nodes: Expected `object`, got `array`",
+    ),
+    ("a bad name", "iad-b: {}", "Iad_B: {}", 5, "'Iad_B' is no name: write a-z, 0-9 and -"),
+    ("a name too long", "nyc:", "new-york-city-usa:", 11, "at most 12"),
+    ("a name the lab needs", "iad-b: {}", "r-iad: {}", 5, "'r-iad' is a name the lab uses itself"),
+    ("a node twice", "fra-a", "iad-a", 8, "'iad-a' is the name of a node already"),
+    ("a node like a POP", "fra-a", "iad", 8, "'iad' is the name of a POP already"),
+    ("a city like a node", "nyc:", "iad-a:", 11, "'iad-a' is the name of something else already"),
+    (
+        "a setting twice",
+        "name: two\n",
+        "name: two\nname: three\n",
+        2,
+        "'name' is there twice; keep one of them",
+    ),
+    ("nobody announces", "ingress: true", "ingress: false", 2, "pops: no node announces the anycast address"),
+    ("no nodes", "{fra-a: {ingress: true}}", "{}", 8, "pops.fra.nodes: holds 0 nodes: write 1 to 32"),
+    ("a pair left out", "{fra-iad: 90}", "{}", 9, "rtt_ms: iad-fra is missing; write `iad-fra: 80`"),
+    (
+        "a pair unknown",
+        "{fra-iad: 90}",
+        "{fra-idd: 90}",
+        9,
+        "no pair of POPs is called 'fra-idd'; did you mean fra-iad?",
+    ),
+    (
+        "a pair twice",
+        "{fra-iad: 90}",
+        "{fra-iad: 90, iad-fra: 80}",
+        9,
+        "rtt_ms.iad-fra: this pair is there in the other",
+    ),
+    (
+        "an RTT out of range",
+        "{fra-iad: 90}",
+        "{fra-iad: 9000}",
+        9,
+        "9000 is out of range: write a number from 0 to 900",
+    ),
+    ("a city nowhere", "pop: fra, rtt", "pop: frA, rtt", 12, "no POP is called 'frA'; did you mean fra?"),
+    (
+        "too many workers",
+        "workers: 1",
+        "workers: 99",
+        5,
+        "workers: 99 is out of range: write a number from 0 to 16",
+    ),
+    ("a strange device", "workers: 1", "device: gpu", 5, "'gpu' is no device: write cpu or cuda:0"),
+    ("no YAML", "name: two", "name: [two", 2, "is no YAML"),
+    (
+        "a lease renewed too late",
+        "name: two",
+        "name: two\nlease: {renew_ms: 900}",
+        2,
+        "lease.renew_ms: 900 is out of range",
+    ),
+    (
+        "a lease too short",
+        "name: two",
+        "name: two\nlease: {valid_s: 0.5}",
+        2,
+        "lease.valid_s: 0.5 is out of range",
+    ),
+    (
+        "a lease misspelt",
+        "name: two",
+        "name: two\nlease: {valid: 2}",
+        2,
+        "lease.valid: unknown setting; did you mean valid_s",
+    ),
+    (
+        "a VIP that is a network",
+        "name: two",
+        'name: two\nanycast: [192.0.2.0/24, "2001:db8::1"]',
+        2,
+        "these are networks",
+    ),
+    (
+        "a VIP that is no address",
+        "name: two",
+        "name: two\nanycast: [here, there]",
+        2,
+        "anycast.0: 'here' does not appear",
+    ),
+    (
+        "only one family",
+        "name: two",
+        "name: two\nanycast: [192.0.2.1]",
+        2,
+        "needs one IPv4 and one IPv6 entry",
+    ),
+    (
+        "a VIP of the lab's own",
+        "name: two",
+        'name: two\nanycast: [10.1.0.11, "2001:db8::1"]',
+        2,
+        "lies in the lab's own",
+    ),
+    ("a multicast VIP", "name: two", 'name: two\nanycast: [224.0.0.1, "2001:db8::1"]', 2, "can't be routed"),
+    (
+        "a link too small",
+        "name: two",
+        'name: two\nhost: {city: nyc, link: [192.0.2.0/31, "2001:db8::/64"]}',
+        2,
+        "too small",
+    ),
+    (
+        "the host nowhere",
+        "name: two",
+        "name: two\nhost: {city: nic}",
+        2,
+        "no city is called 'nic'; did you mean nyc?",
+    ),
+    (
+        "the origin nowhere",
+        "name: two",
+        "name: two\norigin: {pop: ord}",
+        2,
+        "origin.pop: no POP is called 'ord'",
+    ),
+    ("a list as a name", "name: two", "? [a, b]\n: two", 1, "a setting's name must be a word"),
+    ("an empty file", GOOD, "", 1, "the file: is empty"),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "text"), [row[1:] for row in ERRORS], ids=[row[0] for row in ERRORS]
+)
+def test_an_error_says_where_and_what_to_write(old: str, new: str, line: int, text: str) -> None:
+    assert old in GOOD, "the table must change something"
+    with pytest.raises(TopologyError) as caught:
+        parse(GOOD.replace(old, new), "my.yaml")
+    assert str(caught.value).startswith(f"my.yaml:{line}: "), str(caught.value)
+    assert text in str(caught.value)
+
+
+def test_a_file_that_unfolds_without_end_is_refused() -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+    for one, two in zip("abcdef", "bcdefg", strict=True):
+        bomb += f"{two}: &{two} [{', '.join([f'*{one}'] * 10)}]\n"
+    with pytest.raises(TopologyError, match="holds more than 20000 values"):
+        parse(bomb)
+
+
+def test_a_file_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(TopologyError, match="nested too deeply"):
+        parse("a: " + "[" * 900 + "]" * 900)
