@@ -1,0 +1,1 @@
+"""`make bench`: what the whole path costs, as ratios from one interleaved run."""
