@@ -55,7 +55,6 @@ class Datatype:
     dtype: np.dtype[np.generic]
     pack: str
     json_type: type
-    triton: str
 
     @property
     def is_float(self) -> bool:
@@ -66,19 +65,19 @@ class Datatype:
 DATATYPES: Final[dict[str, Datatype]] = {
     row.name: row
     for row in (
-        Datatype("BOOL", np.dtype(np.bool_), "?", bool, "TYPE_BOOL"),
-        Datatype("UINT8", np.dtype("<u1"), "B", int, "TYPE_UINT8"),
-        Datatype("UINT16", np.dtype("<u2"), "H", int, "TYPE_UINT16"),
-        Datatype("UINT32", np.dtype("<u4"), "I", int, "TYPE_UINT32"),
-        Datatype("UINT64", np.dtype("<u8"), "Q", int, "TYPE_UINT64"),
-        Datatype("INT8", np.dtype("<i1"), "b", int, "TYPE_INT8"),
-        Datatype("INT16", np.dtype("<i2"), "h", int, "TYPE_INT16"),
-        Datatype("INT32", np.dtype("<i4"), "i", int, "TYPE_INT32"),
-        Datatype("INT64", np.dtype("<i8"), "q", int, "TYPE_INT64"),
-        Datatype("FP16", np.dtype("<f2"), "e", float, "TYPE_FP16"),
-        Datatype("FP32", np.dtype("<f4"), "f", float, "TYPE_FP32"),
-        Datatype("FP64", np.dtype("<f8"), "d", float, "TYPE_FP64"),
-        Datatype("BYTES", np.dtype(object), "", str, "TYPE_STRING"),
+        Datatype("BOOL", np.dtype(np.bool_), "?", bool),
+        Datatype("UINT8", np.dtype("<u1"), "B", int),
+        Datatype("UINT16", np.dtype("<u2"), "H", int),
+        Datatype("UINT32", np.dtype("<u4"), "I", int),
+        Datatype("UINT64", np.dtype("<u8"), "Q", int),
+        Datatype("INT8", np.dtype("<i1"), "b", int),
+        Datatype("INT16", np.dtype("<i2"), "h", int),
+        Datatype("INT32", np.dtype("<i4"), "i", int),
+        Datatype("INT64", np.dtype("<i8"), "q", int),
+        Datatype("FP16", np.dtype("<f2"), "e", float),
+        Datatype("FP32", np.dtype("<f4"), "f", float),
+        Datatype("FP64", np.dtype("<f8"), "d", float),
+        Datatype("BYTES", np.dtype(object), "", str),
     )
 }
 """OIP name -> row. Binary tensors are little endian."""

@@ -6,11 +6,13 @@ statistics. Knows no HTTP and takes no measurement: counts are given to it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
-from edge.oip.datatypes import DATATYPES, TensorSpecLike
+if TYPE_CHECKING:
+    # A proxy tells metadata and touches no tensor: numpy would be a third of what it imports.
+    from edge.oip.datatypes import TensorSpecLike
 
 PLATFORM: Final = "onnxruntime_onnx"
 BACKEND: Final = "onnxruntime"
@@ -33,11 +35,11 @@ class ModelLike(Protocol):
         """This manifest's version, an integer as a string."""
 
     @property
-    def inputs(self) -> Sequence[TensorSpecLike]:
+    def inputs(self) -> "Sequence[TensorSpecLike]":
         """What the model takes."""
 
     @property
-    def outputs(self) -> Sequence[TensorSpecLike]:
+    def outputs(self) -> "Sequence[TensorSpecLike]":
         """What the model gives."""
 
     @property
@@ -107,7 +109,7 @@ def model_metadata(model: ModelLike, *, versions: Sequence[str] | None = None) -
     )
 
 
-def _tensor(spec: TensorSpecLike) -> dict[str, Any]:
+def _tensor(spec: "TensorSpecLike") -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
@@ -132,10 +134,10 @@ def model_config(model: ModelLike) -> bytes:
     return _encode(config)
 
 
-def _config_tensor(spec: TensorSpecLike, batched: bool) -> dict[str, Any]:
+def _config_tensor(spec: "TensorSpecLike", batched: bool) -> dict[str, Any]:
     return {
         "name": spec.name,
-        "data_type": DATATYPES[spec.datatype].triton,
+        "data_type": "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}",
         "dims": spec.shape[1:] if batched else spec.shape,
     }
 

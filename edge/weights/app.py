@@ -6,6 +6,7 @@ a thread, as hashing gigabytes inside the loop delayed it by tens of millisecond
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -31,7 +32,9 @@ from edge.wire import calls
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
 
-HEARTBEAT_S: Final = 0.25
+HEARTBEAT_S: Final = 1.0
+#: An orphan waits this long for its proxy to leave: longer than any lease that is in use.
+ORPHAN_S: Final = 5.0
 #: How long a clean stop waits for fetches to notice; one read from the origin takes at most 2 s.
 STOP_WAIT_S: Final = 2.5
 SWEEP_S: Final = 5.0
@@ -64,6 +67,8 @@ class App:
         self._group = group
         self._poll_ms = config.catalogue_poll_ms
         self._halt = threading.Event()
+        self._deserted = asyncio.Event()
+        self._deserted.set()
         self._threads = Threads(
             ThreadPoolExecutor(ORIGIN_THREADS, "weights-origin"),
             ThreadPoolExecutor(MAX_FETCHES, "weights-fetch"),
@@ -98,6 +103,13 @@ class App:
             await asyncio.sleep(SWEEP_S)
             await self.disk.sweep()
 
+    async def wait_until_deserted(self) -> None:
+        """The parent died: its proxy still serves until the lease has run out, so this serves it."""
+        log.warning("the parent is gone")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORPHAN_S):
+                await self._deserted.wait()
+
     async def close(self) -> None:
         """End every link and fetch; a store at rest is marked as cleanly stopped."""
         for link in list(self._links):
@@ -125,9 +137,12 @@ class App:
         def closed(link: Link) -> None:
             self._links.discard(link)
             self.keeper.drop(holder)
+            if not self._links:
+                self._deserted.set()
 
         def opened(link: Link) -> None:
             self._links.add(link)
+            self._deserted.clear()
             if len(self._links) > MAX_LINKS:
                 log.warning("more than %d links: the newest is closed", MAX_LINKS)
                 link.close()
@@ -212,6 +227,8 @@ async def serve(boot: WeightsBoot) -> None:
             server = await loop.create_unix_server(app.link, sock=socket.socket(fileno=boot.listen_fd))
             background.append(group.create_task(app.poll()))
             await stopping.wait()
+            if parent.closed:
+                await app.wait_until_deserted()
             server.close()
         finally:
             for task in background:

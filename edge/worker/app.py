@@ -37,7 +37,9 @@ from edge.worker.watchdog import Watchdog
 
 log = logging.getLogger("edge.worker")
 
-HEARTBEAT_S: Final = 0.25
+HEARTBEAT_S: Final = 1.0
+#: An orphan waits this long for its proxy to leave: longer than any lease that is in use.
+ORPHAN_S: Final = 5.0
 #: After the parent has died or said stop: what runs may end within this.
 FINISH_MS: Final = 2_500.0
 #: Bodies and outputs above this are decoded and encoded beside the event loop.
@@ -93,6 +95,8 @@ class App:
         self._pending = 0
         self._max_pending = boot.worker.hard_limit * PROXIES
         self._idle = asyncio.Event()
+        self._deserted = asyncio.Event()
+        self._deserted.set()
         self._stop: asyncio.Event
         self._tasks: asyncio.TaskGroup
         self._scheduler: Scheduler
@@ -116,6 +120,8 @@ class App:
             async with asyncio.TaskGroup() as self._tasks:
                 self._beat(parent)
                 await self._stop.wait()
+                if parent.closed:
+                    await self._wait_until_deserted()
                 server.close()
                 await self._wait_until_answered(clock.now_ms() + FINISH_MS)
                 for task in self._waiting:
@@ -133,10 +139,26 @@ class App:
     def _link(self) -> Link:
         return Link(
             on_call=self._on_call,
-            on_open=self._links.add,
-            on_closed=self._links.discard,
+            on_open=self._opened,
+            on_closed=self._closed,
             max_body_bytes=self._boot.max_body_bytes,
         )
+
+    def _opened(self, link: Link) -> None:
+        self._links.add(link)
+        self._deserted.clear()
+
+    def _closed(self, link: Link) -> None:
+        self._links.discard(link)
+        if not self._links:
+            self._deserted.set()
+
+    async def _wait_until_deserted(self) -> None:
+        """The parent died: its proxy still serves until the lease has run out, so this serves it."""
+        log.warning("the parent is gone")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORPHAN_S):
+                await self._deserted.wait()
 
     def _beat(self, parent: Link) -> None:
         """Tell the parent that this loop turns; the timer is the loop's own."""

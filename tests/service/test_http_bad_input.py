@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from edge.http.request import Request
+from edge.http.respond import Response
 from edge.limits import HttpLimits
 from tests.support.doors import Address, Recorder, front_door
 from tests.support.rawhttp import CASES, Case, Raw, get, post, talk
@@ -112,15 +114,23 @@ async def test_a_body_over_the_cap_is_answered_413_and_the_client_sees_it_20_of_
 
 async def test_twenty_thousand_pipelined_requests_are_answered_in_order_within_bounds() -> None:
     """Entry 75."""
+    limits = HttpLimits()
     recorder = Recorder()
+    held: list[int] = []
     count = 20_000
     payload = b"".join(get(b"/%d" % number) for number in range(count - 1)) + get(
         b"/end", b"Connection: close"
     )
-    async with front_door(recorder) as (_, address):
+
+    async def watched(request: Request) -> Response:
+        held.extend(connection._in.parser.held_bytes for connection in door._connections)
+        return await recorder(request)
+
+    async with front_door(watched, limits) as (door, address):
         found = await asyncio.to_thread(talk, address, payload, closes=True, timeout_s=60.0)
     assert found.statuses == [200] * count
     assert [request.path[0] for request in recorder.seen[:-1]] == [str(number) for number in range(count - 1)]
+    assert max(held) <= limits.max_buffered_bytes + 256 * 1024  # the bound, and one read of the transport
 
 
 async def test_tiny_chunks_are_refused_before_they_cost_a_core() -> None:

@@ -441,7 +441,11 @@ async def test_it_stops_cleanly_and_soon_also_in_mid_fetch(
             if how == "term":
                 node.process.send_signal(signal.SIGTERM)
             else:
+                # An orphan serves on until its callers have left.
                 node.parent.close()
+                assert (await node.state()).fetches >= 1
+                for link in node.links:
+                    link.close()
             assert await node.process.wait() == 0
         await leaves
     assert b'"clean": true' in (node.store / "node.json").read_bytes()

@@ -54,19 +54,19 @@ def test_refused(sentence: str, raw: list[tuple[bytes, bytes]], reason: Reason) 
 
 
 def test_headers_are_found_in_any_case_and_kept_in_order() -> None:
-    headers = Headers([("accept", "a"), ("x-y", "1"), ("accept", "b")])
+    headers = admit([(b"accept", b"a"), (b"x-y", b"1"), (b"accept", b"b")])
     assert headers.get("Accept") == headers.get("accept") == "a"
     assert headers.getall("ACCEPT") == ("a", "b")
     assert headers.get("none") is None
     assert headers.getall("none") == ()
     assert list(headers) == [("accept", "a"), ("accept", "b"), ("x-y", "1")]
-    assert Headers([("x", "")]).get("x") == ""
+    assert admit([(b"x", b"")]).get("x") == ""
 
 
 def test_only_the_allow_list_goes_upstream() -> None:
     names = ["content-type", "authorization", "cookie", "x-forwarded-for", "forwarded", "via", "traceparent"]
     names += ["edge-session", "host", "x-request-id", "accept-encoding", "inference-header-content-length"]
-    headers = Headers([(name, "v") for name in names])
+    headers = Headers(dict.fromkeys(names, ("v",)))
     assert upstream_headers(headers) == [
         ("content-type", "v"),
         ("traceparent", "v"),
