@@ -105,8 +105,8 @@ def _interrupt(*_: object) -> None:
 @click.option("--models", type=click.Path(path_type=Path), help="The published models.")
 @click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
 def up(topology: Path | None, models: Path | None, *, bare: bool) -> None:
-    """Start the planet; does nothing when it runs already."""
-    from netlab import planetfile, start
+    """Start the planet; does nothing when it runs already. Ends with what to try next."""
+    from netlab import planetfile, start, view
 
     with _told_of_changes():
         wish = start.Wish(planet=topology or planetfile.PLANET, models=models or start.MODELS, bare=bare)
@@ -116,6 +116,11 @@ def up(topology: Path | None, models: Path | None, *, bare: bool) -> None:
             dead = lab.dead()
             if dead:
                 _say(f"not alive: {', '.join(dead)}; `poplab down` and `poplab up` start afresh")
+        _say("\n" + view.status_text(lab.status()))
+        if not bare:
+            command = f"sudo {sys.argv[0]}" if "SUDO_UID" in os.environ else sys.argv[0]
+            away = lab.topology.cities[-1].name
+            _say("\n" + view.next_text(str(lab.topology.vip4), away, command))
 
 
 @main.command()

@@ -76,13 +76,15 @@ python() {
     fail "Python 3.11 or newer is needed; this machine has $(python3 --version 2>&1 || echo none)"
 }
 
+stamp_of() { { cat "$1"; sed '/^\[tool\./,$d' pyproject.toml; } | sha256sum | cut -d' ' -f1; }
+
 venv() {
     which=$1
     lock=.lock/$which.txt
     [ -f "$lock" ] || fail "no lock $lock; write runtime or dev" 2
-    stamp=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
+    stamp=$(stamp_of "$lock")
     # The dev lock holds everything of the runtime lock: it serves both.
-    dev=$(cat .lock/dev.txt pyproject.toml | sha256sum | cut -d' ' -f1)
+    dev=$(stamp_of .lock/dev.txt)
     have=$(cat .venv/.lock 2>/dev/null || true)
     if [ "$have" = "$stamp" ] || [ "$have" = "$dev" ]; then
         .venv/bin/python -c '' 2>/dev/null && return 0

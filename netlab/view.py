@@ -24,6 +24,14 @@ def status_text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def next_text(vip: str, away: str, command: str) -> str:
+    """Three commands to try; `away` is a city to move to, `command` how `poplab` was called."""
+    return f"""try next:
+  curl -s http://{vip}/run/minilm -d 'How do I reach the nearest GPU?'
+  curl -si http://{vip}/run/magika --data-binary @README.md
+  {command} move {away} && curl -s http://{vip}/pop"""
+
+
 def _node_row(pop: dict[str, Any], node: dict[str, Any]) -> tuple[str, ...]:
     place = (pop["pop"], pop["region"], f"{pop['bgp']['up']}/{pop['bgp']['of']}")
     return *place, node["node"], node["address"], node["state"], _role(node)

@@ -13,8 +13,9 @@ the parser's header count must be the number of CRLF lines, so nothing else has 
 Content-Length is counted; chunked is `chunked.py`, and the connection ends after it. With
 `response_with_body=False` the parser is back at its start after every head: no byte of a body ever
 enters it and nothing can be carried over. httptools (the same llhttp) was therefore not needed: what
-it frames better is not asked of either. A head equal to the connection's last one is not parsed again:
-one of 140 bytes costs 9 us the first time (3.4 of them llhttp and aiohttp's own objects), 1 us after.
+it frames better is not asked of either, and asked for one head at a time it costs the same (one
+interleaved run: 42 against 44 us of a request's CPU, 25 without either). A head equal to the
+connection's last one is not parsed again, which is what most clients send.
 """
 
 from typing import Final, NamedTuple, TypeAlias

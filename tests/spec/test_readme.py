@@ -18,7 +18,9 @@ def test_the_life_of_a_request_has_its_stops():
 @pytest.mark.parametrize(("file", "function"), STOPS)
 def test_each_stop_exists(file, function):
     tree = ast.parse((ROOT / file).read_text())
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    defined = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
     assert function in defined
 
 

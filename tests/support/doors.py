@@ -17,6 +17,7 @@ from edge.http.request import Request
 from edge.http.respond import Response
 from edge.http.server import FrontDoor
 from edge.limits import HttpLimits
+from tests.support.rawhttp import Answer, Raw
 
 Address = tuple[str, int]
 
@@ -54,6 +55,22 @@ async def front_door(
         finally:
             await door.close(0.0)
             listener.close()
+
+
+async def ask(address: Address, payload: bytes, *, head_only: bool = False) -> Answer:
+    """Send and read one answer, then close."""
+
+    def exchange() -> Answer:
+        with Raw(address) as raw:
+            raw.send(payload)
+            return raw.answer(head_only=head_only)
+
+    return await asyncio.to_thread(exchange)
+
+
+async def ok(request: Request) -> Response:
+    """The shortest handler."""
+    return Response(200, [], b"ok", "text/plain")
 
 
 def both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
