@@ -30,7 +30,7 @@ check: ## format, lint, types, import rules
 	@.venv/bin/ruff format --check --quiet $(SOURCES)
 	@.venv/bin/ruff check --quiet $(SOURCES)
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-logo | tail -n 3
+	@.venv/bin/lint-imports --no-logo
 
 test: ## check, then spec, service and lab tests
 	@netlab/setup.sh system nftables

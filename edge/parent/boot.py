@@ -90,7 +90,8 @@ def _worker(config: NodeConfig, index: int, fd: int) -> Role:
         name=f"worker-{index}",
         cell=Cell(config.users.worker, network=False, readable=(config.weights.store,), data_bytes=memory),
         fds=(fd,),
-        environment=_harmless_environment(),
+        # ONNX Runtime would otherwise look for a place and a network to send its telemetry.
+        environment={**_harmless_environment(), "ORT_DISABLE_TELEMETRY": "1"},
         silent_ms=15_000.0,
         boot=lambda parent_fd: {
             "index": index,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netlab.clock import wait_until
-from tests.support.node import STORE, running_node
+from tests.support.node import STORE, free_port, open_directory, running_node
 
 SIXTEEN = [float(number) for number in range(16)]
 
@@ -215,6 +215,25 @@ def test_weights_that_are_killed_come_back_and_warm_requests_do_not_notice(node)
         assert node.request("/run/identity", body).status == 200
     cold = node.request("/run/ballast-64mb", json.dumps({"input": [[0.0] * 64]}))
     assert cold.status == 200, cold
+
+
+def test_the_unicast_admin_port_takes_a_token():
+    with open_directory() as secrets:
+        (secrets / "token").write_text("s3cret-s3cret-s3cret\n")
+        port = free_port()
+        admin = f"admin:\n  listen: 127.0.0.1:{port}\n  token_file: {secrets}/token\n"
+        with running_node(extra=admin) as node:
+            for given, status in (
+                ({}, 401),
+                ({"Authorization": "Bearer wrong"}, 401),
+                ({"Authorization": "Bearer s3cret-s3cret-s3cret"}, 200),
+            ):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", "/metrics", headers=given)
+                assert connection.getresponse().status == status
+                connection.close()
+            assert node.request("/metrics").status == 404, "the public plane has no admin paths"
+            assert "telemetry" not in node.log_text.lower()
 
 
 def test_a_stop_is_clean():
