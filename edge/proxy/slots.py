@@ -1,6 +1,7 @@
 """Where requests wait for a slot: bounded by the policy, first come first woken."""
 
 import asyncio
+import contextlib
 from collections import deque
 
 from edge.fleet.snapshot import Fleet
@@ -22,10 +23,15 @@ class Slots:
             async with asyncio.timeout(budget_ms / 1000.0):
                 await waiter
         except TimeoutError:
-            return False
+            return _was_woken(waiter)
+        except asyncio.CancelledError:
+            if _was_woken(waiter):
+                # It was told of a slot that it will not take: tell the next one.
+                self.freed()
+            raise
         finally:
             self._fleet.waiting -= 1
-            if not waiter.done() or waiter.cancelled():
+            with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
         return True
 
@@ -41,3 +47,7 @@ class Slots:
         """An endpoint came up or went away: let everybody look."""
         for _ in range(len(self._waiters)):
             self.freed()
+
+
+def _was_woken(waiter: asyncio.Future[None]) -> bool:
+    return waiter.done() and not waiter.cancelled()

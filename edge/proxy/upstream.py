@@ -66,24 +66,18 @@ class Upstream:
         residency, hydrate_ms, started_ms = "device", 0.0, clock.now_ms()
         endpoint.begin()
         served_ms: float | None = None
+        model = worker.claim(call.digest, call.model)
         try:
-            model = worker.on_device(call.digest)
-            if model is None:
-                residency, hydrate_ms = await worker.ensure(call.digest, call.model, deadline_ms)
-                model = worker.residents[call.digest]
-            model.in_use += 1
-            try:
-                left_ms = deadline_ms - (clock.now_ms() - started_ms)
-                call = msgspec.structs.replace(call, deadline_ms=left_ms) if hydrate_ms else call
-                reply = await self._send(worker, call, body, left_ms)
-            finally:
-                model.in_use -= 1
-                model.used_at_ms = clock.now_ms()
+            if model.loading is not None:
+                residency, hydrate_ms = await worker.ensure(model, deadline_ms)
+                deadline_ms -= hydrate_ms
+                call = msgspec.structs.replace(call, deadline_ms=deadline_ms)
+            reply = await self._send(worker, call, body, deadline_ms)
             inferred = _inferred(reply)
             if hydrate_ms:
                 inferred.hydrate_ms, inferred.residency = hydrate_ms, residency
             else:
-                served_ms = model.used_at_ms - started_ms
+                served_ms = clock.now_ms() - started_ms
         except EdgeError as error:
             if error.reason is Reason.LINK_LOST and not error.retryable:
                 raise EdgeError(
@@ -96,6 +90,7 @@ class Upstream:
                 worker.forget(call.digest)
             raise
         finally:
+            worker.unclaim(model)
             endpoint.end(served_ms)
         return inferred, reply
 

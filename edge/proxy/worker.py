@@ -136,36 +136,44 @@ class LocalWorker:
         if self.endpoint.state is State.STARTING:
             self.endpoint.set_state(State.DOWN)
 
-    def on_device(self, digest: str) -> OnDevice | None:
-        """The model when it is resident now; the hot path asks only this."""
-        found = self.residents.get(digest)
-        return found if found is not None and found.loading is None else None
-
     def forget(self, digest: str) -> None:
         """The worker says that it does not have this model."""
         if self.residents.pop(digest, None) is not None:
             self.endpoint.warm.discard(digest)
             self._spawn(self._release(digest))
 
-    async def ensure(self, digest: str, model: str, deadline_ms: float) -> tuple[str, float]:
-        """Make a model resident. One load under many callers; a caller that leaves does not stop it.
+    def claim(self, digest: str, model: str) -> OnDevice:
+        """The model, on the device or on its way there; it is not evicted until `unclaim`."""
+        found = self.residents.get(digest)
+        if found is None:
+            found = self.residents[digest] = OnDevice()
+            found.loading = self._spawn(self._load(digest, model, found))
+        found.in_use += 1
+        return found
+
+    @staticmethod
+    def unclaim(entry: OnDevice) -> None:
+        """The request that claimed it is done with it."""
+        entry.in_use -= 1
+        entry.used_at_ms = clock.now_ms()
+
+    @staticmethod
+    async def ensure(entry: OnDevice, deadline_ms: float) -> tuple[str, float]:
+        """Wait until a claimed model is resident. One load under many callers; none of them stops it.
 
         Returns where the weights were ("device" when nothing had to be done) and the
         milliseconds waited. Raises EdgeError: NO_MEMORY, ORIGIN_DOWN, BLOB_CORRUPT, LOAD_FAILED,
         DEADLINE.
         """
-        started_ms = clock.now_ms()
-        found = self.residents.get(digest)
-        if found is None:
-            found = self.residents[digest] = OnDevice()
-            found.loading = self._spawn(self._load(digest, model, found))
-        if found.loading is None:
+        if entry.loading is None:
             return "device", 0.0
+        started_ms = clock.now_ms()
         try:
             async with asyncio.timeout(deadline_ms / 1000.0):
-                residency = await asyncio.shield(found.loading)
+                residency = await asyncio.shield(entry.loading)
         except TimeoutError:
-            raise EdgeError(Reason.DEADLINE, "the deadline passed while the model was being loaded") from None
+            text = "the deadline passed while the model was being loaded"
+            raise EdgeError(Reason.DEADLINE, text) from None
         return residency, clock.now_ms() - started_ms
 
     async def _load(self, digest: str, model: str, entry: OnDevice) -> str:

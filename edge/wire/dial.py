@@ -52,23 +52,27 @@ class Dialer:
         while True:
             try:
                 closed = asyncio.Event()
-                self.link = await self._connect(exclusive=False, closed=closed)
+                link = self.link = await self._connect(exclusive=False, closed=closed)
                 try:
-                    await self._greet(self.link)
+                    await self._greet(link)
                     self.last_error = ""
                     self._up.set()
                     backoff_s = BACKOFF_FIRST_S
                     await closed.wait()
-                    self.last_error = "the link was lost"
                 finally:
-                    self._up.clear()
-                    self.link.close()
-                    self.link = None
-                    self._on_lost()
+                    link.close()
+                    self._forget(link)
             except (OSError, EdgeError, FrameError, TimeoutError) as error:
                 self.last_error = str(error) or type(error).__name__
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _forget(self, link: Link) -> None:
+        """In the same turn of the loop in which the link was lost: nobody is sent to it any more."""
+        if self.link is link:
+            self.link, self.last_error = None, "the link was lost"
+            self._up.clear()
+            self._on_lost()
 
     def shared(self) -> Link:
         """The shared link. Raises EdgeError(LINK_LOST, retryable) while there is none."""
@@ -102,8 +106,9 @@ class Dialer:
     async def _connect(self, *, exclusive: bool, closed: asyncio.Event | None) -> Link:
         loop = asyncio.get_running_loop()
 
-        def on_closed(_: Link) -> None:
+        def on_closed(link: Link) -> None:
             if closed is not None:
+                self._forget(link)
                 closed.set()
 
         def make() -> Link:

@@ -55,18 +55,22 @@ class Body:
             self._waiter.set_result(None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                self.buffered_bytes -= len(chunk)
-                self._link.body_drained(self)
-                yield chunk
-            if self._ended:
-                if self._error is not None:
-                    raise self._error
-                return
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+        try:
+            while True:
+                while self._chunks:
+                    chunk = self._chunks.popleft()
+                    self.buffered_bytes -= len(chunk)
+                    self._link.body_drained(self)
+                    yield chunk
+                if self._ended:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+        finally:
+            if not self._ended:
+                self._link.body_abandoned(self)
 
     async def whole(self) -> bytes:
         """All of it in memory; bounded by the link's `max_body_bytes`."""

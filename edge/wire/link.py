@@ -330,6 +330,14 @@ class Link(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.resume_reading()
 
+    def body_abandoned(self, body: Body) -> None:
+        """Nobody reads this reply any further: stop it over there, and free a link that was its own."""
+        for exchange_id, pending in list(self._pending.items()):
+            if pending.reply is body:
+                self.cancel(exchange_id)
+                if self._exclusive:
+                    self.close()
+
     def _cancel_incoming(self, item: Incoming) -> None:
         item.cancelled = True
         if item.rest is not None:

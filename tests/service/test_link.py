@@ -8,7 +8,7 @@ import pytest
 from edge.errors import EdgeError, Reason
 from edge.wire import calls
 from edge.wire.dial import Dialer
-from edge.wire.frame import SHARED_BODY_BYTES
+from edge.wire.frame import SHARED_BODY_BYTES, Kind, encode
 from edge.wire.link import Link
 from tests.support.wait import wait_until
 
@@ -185,6 +185,26 @@ async def test_a_body_over_the_cap_fails_alone(tmp_path):
             await client.stream(INFER, produce(), timeout_s=5)
     assert caught.value.reason is Reason.TOO_LARGE
     assert failures == [Reason.TOO_LARGE]
+
+
+async def test_a_reply_that_nobody_reads_on_is_cancelled_and_its_own_link_closed(tmp_path):
+    loop = asyncio.get_running_loop()
+    cancelled = asyncio.Event()
+
+    def endless(incoming):
+        incoming.link._send(encode(Kind.REPLY_MORE, incoming.id, calls.encode_head(calls.Inferred())))
+        incoming.link._send(encode(Kind.DATA, incoming.id, body=b"first"))
+        incoming.on_cancel = cancelled.set
+
+    server = await loop.create_unix_server(lambda: Link(on_call=endless), str(tmp_path / "s"))
+    _, client = await loop.create_unix_connection(lambda: Link(exclusive=True), str(tmp_path / "s"))
+    reply = await client.request(INFER, timeout_s=5)
+    chunks = aiter(reply.rest)
+    assert await anext(chunks) == b"first"
+    await chunks.aclose()
+    await asyncio.wait_for(cancelled.wait(), 2)
+    assert client.closed
+    server.close()
 
 
 async def test_what_is_no_frame_closes_the_link(tmp_path):
