@@ -23,6 +23,8 @@ from tests.bench import contestants, machine, report, workload
 from tests.bench.contestants import Contestant
 from tests.bench.faults import faults
 from tests.bench.report import Point
+from tests.bench.workload import WrongAnswer
+from tests.support.node import STORE
 
 COUNTS: Final = (1, 8, 32)
 MIXED: Final = 640
@@ -119,7 +121,7 @@ def main(count: int, seconds: int, *, quick: bool, as_json: bool, only: tuple[st
     """Load every server in turn, round after round, and print the ratios."""
     if shutil.which("wrk") is None:
         raise click.ClickException("wrk is not here; install the package wrk, or run: make bench")
-    if not (contestants.STORE / "catalog.json").exists():
+    if not (STORE / "catalog.json").exists():
         raise click.ClickException("models/store is empty; run: make models")
     if quick:
         count, seconds = 2, 1
@@ -133,12 +135,13 @@ def main(count: int, seconds: int, *, quick: bool, as_json: bool, only: tuple[st
             with started(names, directory) as running:
                 points = rounds(running, count, seconds, directory)
             refuse_faults(directory)
-        except* (workload.WrongAnswer, Spoiled, EdgeError, RuntimeError, OSError) as failed:
+        except (WrongAnswer, Spoiled, EdgeError, RuntimeError, OSError, BaseExceptionGroup) as failed:
             raise click.ClickException(f"this run is worth nothing: {_innermost(failed)}") from None
-        except* pytest.fail.Exception as failed:
-            raise click.ClickException(f"the node did not start: {_innermost(failed)}") from None
-        except* KeyboardInterrupt:
-            raise click.ClickException("interrupted; everything is stopped") from None
+        except pytest.fail.Exception as failed:
+            raise click.ClickException(f"the node did not start: {failed}") from None
+        except KeyboardInterrupt:
+            say("interrupted; everything is stopped")
+            sys.exit(130)
     if as_json:
         settings = {"rounds": count, "seconds": seconds, "connections": list(COUNTS)}
         click.echo(json.dumps(report.document(points, facts, settings), indent=1))

@@ -165,8 +165,8 @@ def text(points: Sequence[Point], machine: dict[str, Any]) -> str:
         )
         for (of, to, c), units in by_pair.items()
     ]
-    head = ("ratio within a round: median (min-max)", "c", "answers/s", "CPU per answer")
-    lines += [*_table(head, compared), ""]
+    titles = ("ratio within a round: median (min-max)", "c", "answers/s", "CPU per answer")
+    lines += [*_table(titles, compared), ""]
     first = headline(points)
     if first is not None:
         verdict = "met" if first.middle >= GOAL else "MISSED"
