@@ -1,15 +1,22 @@
 """What a node counts, for a scraper.
 
 Names and labels are frozen by a test: a dashboard that reads them today reads them next
-year. Label values are the words of the README; `labels()` is resolved once per tuple and
-kept, since resolving it for every request costs more than the rest of the record.
+year. Label values are the words of the README.
+
+What is counted for every request is kept as plain numbers and handed to the library when
+it is scraped: its own counters lock and loop, and five histograms and two counters of them
+were 16 % of the proxy's CPU at 32 connections.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 _DURATIONS_S: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
@@ -17,35 +24,76 @@ _DURATIONS_S: Final = (
 STAGES: Final = ("route", "queue", "hydrate", "infer")
 
 
+class Spread:
+    """A histogram as plain numbers: how many fell into each bucket, and their sum in seconds."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_DURATIONS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """One duration."""
+        self.counts[bisect_left(_DURATIONS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """(upper bound, cumulative count) as the text format wants them."""
+        total, rows = 0, []
+        for bound, count in zip((*_DURATIONS_S, float("inf")), self.counts, strict=True):
+            total += count
+            rows.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+        return rows
+
+
+class PerRequest(Collector):
+    """What every request adds to, told to the library at a scrape."""
+
+    def __init__(self, pop: str) -> None:
+        self._pop = pop
+        self.requests: dict[tuple[str, str, str, int], int] = {}
+        self.durations: dict[tuple[str, str], Spread] = {}
+        self.stages = {stage: Spread() for stage in STAGES}
+        self.decisions: dict[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """The library's view of the numbers now."""
+        requests = CounterMetricFamily(
+            "edge_requests",
+            "Requests answered, by route (serve, queue, shed) and HTTP status code.",
+            labels=("pop", "served_by", "model", "route", "code"),
+        )
+        for (served_by, model, route, code), count in self.requests.items():
+            requests.add_metric((self._pop, served_by, model, route, str(code)), count)
+        yield requests
+        durations = HistogramMetricFamily(
+            "edge_request_duration_seconds",
+            "From a complete request head to the answer being written.",
+            labels=("pop", "model", "route"),
+        )
+        for (model, route), spread in self.durations.items():
+            durations.add_metric((self._pop, model, route), spread.buckets(), spread.sum_s)
+        yield durations
+        stages = HistogramMetricFamily(
+            "edge_stage_duration_seconds", "Where the time of a request went.", labels=("pop", "stage")
+        )
+        for stage, spread in self.stages.items():
+            stages.add_metric((self._pop, stage), spread.buckets(), spread.sum_s)
+        yield stages
+        decisions = CounterMetricFamily("edge_routing_decisions", "Decisions by reason.", labels=("reason",))
+        for reason, count in self.decisions.items():
+            decisions.add_metric((reason,), count)
+        yield decisions
+
+
 class Metrics:
     """All metrics of a proxy. One instance per process, its own registry."""
 
     def __init__(self, *, node: str, pop: str, version: str) -> None:
         self.registry = CollectorRegistry()
-        self._pop = pop
-        self._requests = Counter(
-            "edge_requests",
-            "Requests answered, by route (serve, queue, shed) and HTTP status code.",
-            ("pop", "served_by", "model", "route", "code"),
-            registry=self.registry,
-        )
-        self._duration = Histogram(
-            "edge_request_duration_seconds",
-            "From a complete request head to the answer being written.",
-            ("pop", "model", "route"),
-            buckets=_DURATIONS_S,
-            registry=self.registry,
-        )
-        self._stage = Histogram(
-            "edge_stage_duration_seconds",
-            "Where the time of a request went.",
-            ("pop", "stage"),
-            buckets=_DURATIONS_S,
-            registry=self.registry,
-        )
-        self._decisions = Counter(
-            "edge_routing_decisions", "Decisions by reason.", ("reason",), registry=self.registry
-        )
+        self._per_request = PerRequest(pop)
+        self.registry.register(self._per_request)
         self._dropped = Counter(
             "edge_dropped", "Requests refused or failed, by reason.", ("reason",), registry=self.registry
         )
@@ -87,35 +135,36 @@ class Metrics:
             ("role",),
             registry=self.registry,
         )
-        self._child = lru_cache(maxsize=4096)(self._resolve)
-        self.decision = lru_cache(maxsize=64)(lambda reason: self._decisions.labels(reason).inc)
         self.drop = lru_cache(maxsize=64)(lambda reason: self._dropped.labels(reason).inc)
         self.moved = lru_cache(maxsize=8)(lambda source: self._hydration_bytes.labels(source).inc)
-        self._stages = {stage: self._stage.labels(pop, stage).observe for stage in STAGES}
+        self._stages = tuple(self._per_request.stages[stage].observe for stage in STAGES)
         build = Gauge(
             "edge_build_info", "1; the labels tell.", ("node", "pop", "version"), registry=self.registry
         )
         build.labels(node, pop, version).set(1)
 
-    def _resolve(self, served_by: str, model: str, route: str, code: int) -> tuple[Any, Any]:
-        return (
-            self._requests.labels(self._pop, served_by, model, route, str(code)).inc,
-            self._duration.labels(self._pop, model, route).observe,
-        )
+    def decision(self, reason: str) -> None:
+        """One decision."""
+        counts = self._per_request.decisions
+        counts[reason] = counts.get(reason, 0) + 1
 
     def record(self, *, served_by: str, model: str, route: str, code: int, seconds: float) -> None:
         """One answered request; `model` is a name of the catalogue or "": labels stay bounded."""
-        increment, observe = self._child(served_by, model, route, code)
-        increment()
-        observe(seconds)
+        series = self._per_request
+        key = (served_by, model, route, code)
+        series.requests[key] = series.requests.get(key, 0) + 1
+        spread = series.durations.get((model, route))
+        if spread is None:
+            spread = series.durations[model, route] = Spread()
+        spread.observe(seconds)
 
     def stages(self, route_ms: float, queue_ms: float, hydrate_ms: float, infer_ms: float) -> None:
         """The four stages of one served request, in milliseconds."""
-        stages = self._stages
-        stages["route"](route_ms / 1000.0)
-        stages["queue"](queue_ms / 1000.0)
-        stages["hydrate"](hydrate_ms / 1000.0)
-        stages["infer"](infer_ms / 1000.0)
+        route, queue, hydrate, infer = self._stages
+        route(route_ms / 1000.0)
+        queue(queue_ms / 1000.0)
+        hydrate(hydrate_ms / 1000.0)
+        infer(infer_ms / 1000.0)
 
     def exposition(self) -> bytes:
         """The text a scraper reads."""

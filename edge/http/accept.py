@@ -85,7 +85,8 @@ class Acceptor:
             self._door.note(refusal.reason)
             return
         conn.setblocking(False)
-        self._door.run(self._connect(conn, Connection(self._door, self._loop, seat, refusal)))
+        work = self._door.run(self._connect(conn, Connection(self._door, self._loop, seat, refusal)))
+        work.add_done_callback(self._door.ended)
 
     async def _connect(self, conn: socket.socket, connection: Connection) -> None:
         handshake_s = None if self._ssl is None else self._door.limits.tls_handshake_timeout_ms / 1000

@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
 
     def _is_current(self, work: "asyncio.Future[Any]") -> bool:
         """False for work that was abandoned: its result is nobody's, its error was ours to cause."""
+        self._door.ended(work)
         if work is not self._work:
             if not work.cancelled():
                 work.exception()

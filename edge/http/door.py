@@ -37,7 +37,10 @@ class Door(Protocol):
         """Count an event of this name."""
 
     def run(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run a task that the door owns."""
+        """Run a task that the door owns until `ended` is called with it."""
+
+    def ended(self, work: "asyncio.Future[Any]") -> None:
+        """The task is done; one that `run` did not make is fine."""
 
     def retry_after_s(self) -> int:
         """Seconds after which a refused client may come again."""

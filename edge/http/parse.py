@@ -20,6 +20,7 @@ connection's last one is not parsed again, which is what most clients send.
 
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
 from aiohttp import http_parser
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError
 
@@ -66,7 +67,7 @@ class Head(NamedTuple):
     expect_continue: bool
 
 
-class Body(NamedTuple):
+class Body(msgspec.Struct, frozen=True, gc=False):
     """A piece of the current request's body, not empty."""
 
     data: bytes

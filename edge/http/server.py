@@ -66,7 +66,8 @@ class FrontDoor:
         self._connections: set[Connection] = set()
         self._per_seat: Counter[str] = Counter()
         self._seats = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._acceptors: list[Acceptor] = []
         self._timer: asyncio.TimerHandle | None = None
         self._retry_after_s = cycle((1, 2, 3))
@@ -182,10 +183,16 @@ class FrontDoor:
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """See `door.Door`; the task ends with the door at the latest."""
-        task = asyncio.get_running_loop().create_task(work)
+        if self._loop is None:
+            # Asked once: it is a system call, and this runs for every request.
+            self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return task
+
+    def ended(self, work: "asyncio.Future[Any]") -> None:
+        """See `door.Door`."""
+        self._tasks.discard(work)
 
     def retry_after_s(self) -> int:
         """1, 2, 3 in turn: refused clients come back spread."""

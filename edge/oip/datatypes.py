@@ -8,14 +8,14 @@ type. Knows nothing of JSON, of bodies, or of models.
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
 
 
-@dataclass(frozen=True, slots=True)
-class NamedArray:
+class NamedArray(msgspec.Struct, frozen=True, gc=False):
     """One tensor: its name, its OIP datatype, and its values in row-major order.
 
     BYTES is an object array of `bytes`. Arrays decoded from a body are read-only and may

@@ -10,7 +10,6 @@ parameters that are not known are ignored, as the protocol asks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -53,8 +52,7 @@ class _Body(msgspec.Struct, gc=False):
 _bodies: Final = msgspec.json.Decoder(_Body)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(msgspec.Struct, frozen=True, gc=False):
     """One output the client asked for. `classification` is always 0: anything else is refused."""
 
     name: str
@@ -62,8 +60,7 @@ class RequestedOutput:
     classification: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True, gc=False):
     """A request that fits the model.
 
     `inputs` stand in the order of the model's specs. `outputs` is None where the client

@@ -12,7 +12,6 @@ no tokenizer, label table or graph: those are the worker's.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -40,8 +39,7 @@ _numbers: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(msgspec.Struct, frozen=True, gc=False):
     """Inputs in the order of the model's specs; `single` if one item came without a list around it."""
 
     inputs: tuple[NamedArray, ...]

@@ -2,10 +2,13 @@
 
 Times are milliseconds. In this form a node knows the endpoints of its own POP: its own
 workers, and its static peers with the load that it sent them itself.
+
+Several of these are made for each request; as named tuples they were 12 % of the proxy's CPU.
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+
+import msgspec
 
 
 class State(StrEnum):
@@ -16,7 +19,7 @@ class State(StrEnum):
     DOWN = "down"
 
 
-class Endpoint(NamedTuple):
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """Somewhere a request can run.
 
     `name` is `node/worker` for a worker of this node and the node's name for a peer. `warm` is
@@ -33,7 +36,7 @@ class Endpoint(NamedTuple):
     service_ms: float
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """One request's wish. `hops` counts forwards so far: above 0 it stays on this node."""
 
     model: str
@@ -43,7 +46,7 @@ class Ask(NamedTuple):
     hops: int = 0
 
 
-class Snapshot(NamedTuple):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """The world as this node sees it now; read once per decision."""
 
     endpoints: tuple[Endpoint, ...]

@@ -6,7 +6,9 @@ token. In this form "again" means at this POP; there is no elsewhere yet.
 """
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from edge.errors import EdgeError
 
@@ -23,7 +25,7 @@ class Next(StrEnum):
     GIVE_UP = "give-up"
 
 
-class Budget(NamedTuple):
+class Budget(msgspec.Struct, frozen=True, gc=False):
     """Tokens for retries: a tenth of the successes plus two per second, never above the cap."""
 
     tokens: float = BUDGET_PER_S
@@ -36,6 +38,8 @@ class Budget(NamedTuple):
 
     def after_success(self) -> "Budget":
         """The budget after an answered request."""
+        if self.tokens >= BUDGET_CAP:
+            return self
         return Budget(min(BUDGET_CAP, self.tokens + BUDGET_RATIO), self.at_ms)
 
     def after_retry(self) -> "Budget":

@@ -5,28 +5,30 @@ state: tests/spec/test_route.py is its whole specification. The order of the rul
 order of preference.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from edge.errors import Reason
 from edge.policy.admission import predicted_wait_ms
 from edge.policy.facts import Ask, Endpoint, Snapshot, State
 
 
-class Serve(NamedTuple):
+class Serve(msgspec.Struct, frozen=True, gc=False):
     """Run it at `target`; `reason` says why there."""
 
     target: str
     reason: str
 
 
-class Queue(NamedTuple):
+class Queue(msgspec.Struct, frozen=True, gc=False):
     """Wait for a slot, at most `budget_ms`, then ask again."""
 
     reason: str
     budget_ms: float
 
 
-class Shed(NamedTuple):
+class Shed(msgspec.Struct, frozen=True, gc=False):
     """Refuse, with the reason and the seconds after which trying again makes sense."""
 
     reason: Reason

@@ -102,7 +102,7 @@ class Proxy:
             slots=self._slots,
             upstream=self._upstream,
             draw=random.random,
-            on_decision=lambda reason: self._metrics.decision(reason)(),
+            on_decision=self._metrics.decision,
         )
         self._parent: Link | None = None
         self._add_workers()

@@ -5,9 +5,9 @@ Nothing of a request is forwarded but its body and a few fields by name (`calls.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from edge import clock
 from edge.config import Public
@@ -64,21 +64,26 @@ class Door:
         boot = f"{random.getrandbits(40):010x}"
         self._fresh_ids = (f"{node}-{boot}-{count:x}" for count in itertools.count(1))
 
-    async def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Coroutine[Any, Any, Response]:
         """The answer to one request, refusals included."""
-        try:
-            return await self._answer(request)
-        except EdgeError as error:
-            headers = edge_headers(pop=self._pop)
-            return error_response(error, self._random.randint(1, 3), headers)
-
-    async def _answer(self, request: Request) -> Response:
-        """Raises EdgeError for what has no path, method or model here."""
         match request.path:
             case ("v2", "models", model, "infer") | ("run", model):
-                return await self._post_infer(request, model, "")
+                return self._post_infer(request, model, "")
             case ("v2", "models", model, "versions", version, "infer"):
-                return await self._post_infer(request, model, version)
+                return self._post_infer(request, model, version)
+            case _:
+                return self._answer_else(request)
+
+    async def _answer_else(self, request: Request) -> Response:
+        """Whatever is no inference."""
+        try:
+            return await self._tell(request)
+        except EdgeError as error:
+            return error_response(error, self._random.randint(1, 3), edge_headers(pop=self._pop))
+
+    async def _tell(self, request: Request) -> Response:
+        """Raises EdgeError for what has no path or method here."""
+        match request.path:
             case ("pop",):
                 _only(request, "GET")
                 lines = f"{self._who_am_i}client: {request.client}\n"
@@ -95,15 +100,18 @@ class Door:
 
     async def _post_infer(self, request: Request, model: str, version: str) -> Response:
         """Answer one inference request, and account for it whatever comes of it."""
-        _only(request, "POST")
         own_id = request_id(request.headers.get("x-request-id"), next(self._fresh_ids))
         known, served_by, route, code = "", "", "shed", 499
         tally: Tally | None = None
         outcome: Outcome | None = None
         try:
+            _only(request, "POST")
             version, digest = self._models.resolve(model, version)
             known, tally = model, self._ledger.of(model, version)
-            outcome = await self._infer(request, model, version, digest, own_id)
+            now = request.body_now()
+            body = await _body_of(request) if now is None else RequestBody(now, None, len(now))
+            ask, call = self._ask(request, model, version, digest, own_id, body.size_bytes)
+            outcome = await self._handler.route(ask, call, body)
             served_by = outcome.inferred.served_by or outcome.target
             route, code = "queue" if outcome.queued else "serve", 200
             return self._success(outcome, served_by, route, own_id)
@@ -125,30 +133,29 @@ class Door:
             if self._log_request is not None:
                 self._log_request(own_id, known, served_by, route, code, took_ms)
 
-    async def _infer(self, request: Request, model: str, version: str, digest: str, own_id: str) -> Outcome:
-        headers = request.headers
-        deadline_ms = self._deadline_ms(headers.get("edge-deadline-ms"))
-        body = await _body_of(request)
+    def _ask(
+        self, request: Request, model: str, version: str, digest: str, own_id: str, body_bytes: int
+    ) -> tuple[Ask, calls.Infer]:
+        """The wish, and the call that carries it. The deadline counts from the request's head."""
+        get = request.headers.get
+        given = get("edge-deadline-ms")
+        deadline_ms = self._public.deadline_ms if given is None else self._deadline_ms(given)
+        left_ms = deadline_ms - (clock.now_ms() - request.received_ms)
         call = calls.Infer(
             model=model,
             version=version,
             digest=digest,
             protocol="run" if request.path[0] == "run" else "oip",
-            content_type=headers.get("content-type") or "",
-            content_encoding=headers.get("content-encoding") or "",
-            accept_encoding=headers.get("accept-encoding") or "",
-            oip_json_bytes=_json_bytes(headers.get("inference-header-content-length")),
-            deadline_ms=deadline_ms,
+            content_type=get("content-type") or "",
+            content_encoding=get("content-encoding") or "",
+            accept_encoding=get("accept-encoding") or "",
+            oip_json_bytes=_json_bytes(get("inference-header-content-length")),
+            deadline_ms=left_ms,
             request_id=own_id,
         )
-        # The deadline counts from the request's head: a slow upload is part of it.
-        left_ms = deadline_ms - (clock.now_ms() - request.received_ms)
-        call.deadline_ms = left_ms
-        return await self._handler.route(Ask(model, digest, left_ms, body.size_bytes), call, body)
+        return Ask(model, digest, left_ms, body_bytes), call
 
-    def _deadline_ms(self, given: str | None) -> float:
-        if given is None:
-            return self._public.deadline_ms
+    def _deadline_ms(self, given: str) -> float:
         if not given or len(given) > 9 or not _DIGITS.issuperset(given) or int(given) == 0:
             raise EdgeError(
                 Reason.BAD_REQUEST,
@@ -199,9 +206,6 @@ def _json_bytes(given: str | None) -> int | None:
 
 async def _body_of(request: Request) -> RequestBody:
     """A small body whole, so that it can be sent again; a large one as it comes."""
-    now = request.body_now()
-    if now is not None:
-        return RequestBody(now, None, len(now))
     length = request.content_length
     if length is not None and length <= SHARED_BODY_BYTES:
         held = await request.body(SHARED_BODY_BYTES)

@@ -6,7 +6,9 @@ both call it; only the front door adds headers.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, assert_never
+from typing import assert_never
+
+import msgspec
 
 from edge import clock
 from edge.errors import EdgeError, Reason
@@ -20,7 +22,7 @@ from edge.wire import calls
 from edge.wire.exchange import Reply
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """A request that was answered: the answer, and how it came about. Times in ms."""
 
     inferred: calls.Inferred

@@ -5,8 +5,8 @@ the same. Small bodies share a link; a large one gets a link for itself and is s
 fast as it is taken.
 """
 
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
 
 import msgspec
 
@@ -46,9 +46,9 @@ class Upstream:
         self.workers: dict[str, LocalWorker] = {}
         self.peers: dict[str, PeerNode] = {}
 
-    async def exchange(
+    def exchange(
         self, target: str, call: calls.Infer, body: RequestBody, *, deadline_ms: float
-    ) -> tuple[calls.Inferred, Reply]:
+    ) -> Coroutine[Any, Any, tuple[calls.Inferred, Reply]]:
         """One attempt at `target`. `deadline_ms` is what is left of it.
 
         Raises EdgeError; its `retryable` says that nothing ran. The endpoint's load is counted
@@ -56,8 +56,8 @@ class Upstream:
         """
         worker = self.workers.get(target)
         if worker is not None:
-            return await self._at_worker(worker, call, body, deadline_ms)
-        return await self._at_peer(self.peers[target], call, body, deadline_ms)
+            return self._at_worker(worker, call, body, deadline_ms)
+        return self._at_peer(self.peers[target], call, body, deadline_ms)
 
     async def _at_worker(
         self, worker: LocalWorker, call: calls.Infer, body: RequestBody, deadline_ms: float
@@ -72,7 +72,7 @@ class Upstream:
                 residency, hydrate_ms = await worker.ensure(model, deadline_ms)
                 deadline_ms -= hydrate_ms
                 call = msgspec.structs.replace(call, deadline_ms=deadline_ms)
-            reply = await self._send(worker, call, body, deadline_ms)
+            reply = await _send(worker.dialer, call, body, deadline_ms)
             inferred = _inferred(reply)
             if hydrate_ms:
                 inferred.hydrate_ms, inferred.residency = hydrate_ms, residency
@@ -94,12 +94,6 @@ class Upstream:
             endpoint.end(served_ms)
         return inferred, reply
 
-    async def _send(self, worker: LocalWorker, call: calls.Infer, body: RequestBody, left_ms: float) -> Reply:
-        timeout_s = left_ms / 1000.0 + GRACE_S
-        if body.held is not None and len(body.held) <= SHARED_BODY_BYTES:
-            return await worker.dialer.shared().request(call, body.held, timeout_s=timeout_s)
-        return await _alone(worker.dialer, call, body, timeout_s)
-
     async def _at_peer(
         self, peer: PeerNode, call: calls.Infer, body: RequestBody, deadline_ms: float
     ) -> tuple[calls.Inferred, Reply]:
@@ -108,16 +102,20 @@ class Upstream:
         endpoint.begin()
         served_ms: float | None = None
         try:
-            timeout_s = deadline_ms / 1000.0 + GRACE_S
-            if body.held is not None and len(body.held) <= SHARED_BODY_BYTES:
-                reply = await peer.dialer.shared().request(forwarded, body.held, timeout_s=timeout_s)
-            else:
-                reply = await _alone(peer.dialer, forwarded, body, timeout_s)
+            reply = await _send(peer.dialer, forwarded, body, deadline_ms)
             inferred = _inferred(reply)
             served_ms = clock.now_ms() - started_ms
         finally:
             endpoint.end(served_ms)
         return inferred, reply
+
+
+def _send(dialer: Dialer, call: calls.Infer, body: RequestBody, left_ms: float) -> Coroutine[Any, Any, Reply]:
+    """A small body on the shared link, a large one on a link of its own."""
+    timeout_s = left_ms / 1000.0 + GRACE_S
+    if body.held is not None and len(body.held) <= SHARED_BODY_BYTES:
+        return dialer.shared().request(call, body.held, timeout_s=timeout_s)
+    return _alone(dialer, call, body, timeout_s)
 
 
 async def _alone(dialer: Dialer, call: calls.Infer, body: RequestBody, timeout_s: float) -> Reply:
