@@ -24,6 +24,10 @@ from edge.wire.exchange import Body, Incoming, Reply
 from edge.wire.frame import SHARED_BODY_BYTES, Decoder, FrameError, Kind, encode
 
 SWEEP_S: Final = 0.05
+#: So many frames leave at once without waiting for the turn's end: else, with all requests of 32
+#: connections in one write, the two processes of a hop work in turns instead of side by side
+#: (1.09 x the throughput at 32 connections, 5 interleaved rounds).
+FLUSH_FRAMES: Final = 8
 PAUSE_READING_BYTES: Final = 512 * 1024
 
 
@@ -164,7 +168,7 @@ class Link(asyncio.Protocol):
         frame = encode(kind, exchange_id, calls.encode_head(head), body)
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._pending[exchange_id] = _Pending(future, clock.now_ms() + timeout_s * 1000.0)
-        self._send(frame)
+        self._send(frame, alone=len(self._pending) == 1)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         return exchange_id, future
@@ -191,7 +195,7 @@ class Link(asyncio.Protocol):
             return
         raw = calls.encode_head(head)
         if len(body) <= SHARED_BODY_BYTES:
-            self._send(encode(Kind.REPLY, exchange_id, raw, body))
+            self._send(encode(Kind.REPLY, exchange_id, raw, body), alone=not self._incoming)
             return
         view = memoryview(body)
         self._send(encode(Kind.REPLY_MORE, exchange_id, raw))
@@ -345,14 +349,20 @@ class Link(asyncio.Protocol):
         if item.on_cancel is not None:
             item.on_cancel()
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: bytes, *, alone: bool = False) -> None:
+        """Write soon, with what else comes in this turn; at once when nothing else is under way."""
         self._out.append(frame)
-        if not self._flushing and self._loop is not None:
+        if alone or len(self._out) >= FLUSH_FRAMES:
+            self._flush()
+        elif not self._flushing and self._loop is not None:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         if self._out and self.transport is not None:
             out, self._out = self._out, []
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
