@@ -21,6 +21,7 @@ from netlab.birdctl import BirdError
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import CityHandle, HostHandle, NodeHandle, PopHandle
 from netlab.state import State
+from netlab.store import OriginHandle
 from netlab.topology import Address, Topology, unknown
 
 MAX_HOPS = 4
@@ -59,6 +60,14 @@ class Lab:
         """The nodes of a POP together. Raises KeyError naming the POPs there are."""
         pop = self.topology.pop(name)
         return PopHandle(pop, tuple(self.node(node.name) for node in pop.nodes))
+
+    @property
+    def origin(self) -> OriginHandle:
+        """The object store. Raises KeyError in a lab without one."""
+        process = self._process("origin")
+        if process is None:
+            raise KeyError("this lab is bare: it has no origin")
+        return OriginHandle(self.topology, process)
 
     @property
     def host(self) -> HostHandle:

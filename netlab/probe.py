@@ -77,9 +77,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask_unix(path: str, method: str, target: str, *, timeout_s: float = 5.0) -> Answer:
+def ask_unix(
+    path: str, method: str, target: str, *, body: bytes | None = None, timeout_s: float = 5.0
+) -> Answer:
     """One HTTP request over a UNIX socket. Raises OSError or http.client.HTTPException."""
-    return _exchange(_UnixConnection(path, timeout_s), method, target, None, {}, now_ms(), 0.0)
+    return _exchange(_UnixConnection(path, timeout_s), method, target, body, {}, now_ms(), 0.0)
 
 
 def request(

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
-from netlab import apply, bird, clock, names, plan, planetfile, state, supervise, sweep
+from netlab import apply, bird, clock, names, plan, planetfile, state, store, supervise, sweep
 from netlab.lab import Lab
 from netlab.node import NodeFiles, node_yaml
 from netlab.supervise import Process
 from netlab.topology import Topology
 
 MODELS: Final = Path(__file__).parent.parent / "models" / "store"
+BIRD_NICENESS: Final = -10
 Say = Callable[[str], None]
 
 
@@ -110,6 +111,7 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
         host_city=topology.host.city,
         bare=wish.bare,
         program=wish.program,
+        models="" if wish.bare else str(wish.models.resolve()),
     )
     state.write(current)
     apply.carry_out(plan.up(topology))
@@ -120,7 +122,7 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     origin: list[Process] = []
     nodes: list[Process] = []
     if not wish.bare:
-        origin = [_start_origin(topology, wish.models, env)]
+        origin = [store.start(topology, wish.models, env)]
         nodes = _start_nodes(topology, wish.program, env)
     current = msgspec.structs.replace(current, processes=(fabric, *daemons, *origin, *nodes))
     state.write(current)
@@ -187,13 +189,11 @@ def _bird(place: str, conf: str, env: dict[str, str]) -> Process:
     file.write_text(conf)
     command = ["bird", "-f", "-c", str(file), "-s", str(state.bird_control(place))]
     name = f"{place}.bird"
-    return supervise.start(name, f"{names.PREFIX}{place}", command, state.log_of(name), env)
-
-
-def _start_origin(topology: Topology, models: Path, env: dict[str, str]) -> Process:
-    listen = f"{topology.origin4}:{topology.origin.port}"
-    command = [supervise.python(), "-m", "netlab.origin", "--root", str(models.resolve()), "--listen", listen]
-    return supervise.start("origin", names.ORIGIN, command, state.log_of("origin"), env)
+    process = supervise.start(name, f"{names.PREFIX}{place}", command, state.log_of(name), env)
+    # A router shares no processor with the machines that it serves. Worst of 32 withdrawals beside two
+    # busy processes, interleaved: 58 ms without this, 48 with it.
+    os.setpriority(os.PRIO_PROCESS, process.pid, BIRD_NICENESS)
+    return process
 
 
 def _start_nodes(topology: Topology, program: Sequence[str], env: dict[str, str]) -> list[Process]:

@@ -34,6 +34,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     bare: bool
     #: What runs in each node, up to `-c node.yaml`.
     program: tuple[str, ...] = ()
+    #: What the origin serves; empty in a bare lab.
+    models: str = ""
     processes: tuple[Process, ...] = ()
 
 
@@ -69,6 +71,11 @@ def bird_control(place: str) -> Path:
 def wan_control() -> Path:
     """Control socket of the WAN fabric."""
     return ROOT / "wan.ctl"
+
+
+def origin_control() -> Path:
+    """Control socket of the origin: counters and faults."""
+    return ROOT / "origin.ctl"
 
 
 def read() -> State | None:

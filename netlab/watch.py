@@ -26,26 +26,39 @@ class Watched(msgspec.Struct, frozen=True):
     after_s: float | None
     last: str
     attempts: int
+    #: Of the attempts, those that met a closed port.
+    refused: int
 
 
 def watch(
-    ns: str, address: str, port: int, path: str, wanted: Callable[[bytes], bool], within_s: float
+    ns: str,
+    address: str,
+    port: int,
+    path: str,
+    wanted: Callable[[bytes], bool],
+    within_s: float,
+    *,
+    every_s: float = KNOCK_EVERY_S,
 ) -> Watched:
     """Start a GET every few milliseconds until `wanted(answer)`, head and body, holds for a whole one."""
-    return netns.inside(ns, lambda: _Watch(address, port, path, wanted).run(within_s))
+    return netns.inside(ns, lambda: _Watch(address, port, path, wanted, every_s).run(within_s))
 
 
 class _Watch:
-    def __init__(self, address: str, port: int, path: str, wanted: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, address: str, port: int, path: str, wanted: Callable[[bytes], bool], every_s: float
+    ) -> None:
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._to = (address, port)
         host = f"[{address}]" if self._family == socket.AF_INET6 else address
         self._request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         self._wanted = wanted
+        self._every_s = every_s
         self._selector = selectors.DefaultSelector()
         self._answers: dict[socket.socket, bytes] = {}
         self._last = "nothing"
         self._attempts = 0
+        self._refused = 0
 
     def run(self, within_s: float) -> Watched:
         started_s = now_s()
@@ -54,11 +67,11 @@ class _Watch:
             while now_s() - started_s <= within_s:
                 if now_s() >= knock_s:
                     self._knock()
-                    knock_s += KNOCK_EVERY_S
-                for key, events in self._selector.select(max(0.0, min(knock_s - now_s(), KNOCK_EVERY_S))):
+                    knock_s += self._every_s
+                for key, events in self._selector.select(max(0.0, min(knock_s - now_s(), self._every_s))):
                     if self._step(key.data, events):
-                        return Watched(now_s() - started_s, self._last, self._attempts)
-            return Watched(None, self._last, self._attempts)
+                        return Watched(now_s() - started_s, self._last, self._attempts, self._refused)
+            return Watched(None, self._last, self._attempts, self._refused)
         finally:
             for wire in list(self._answers):
                 self._drop(wire)
@@ -98,6 +111,7 @@ class _Watch:
         return self._wanted(answer)
 
     def _fail(self, wire: socket.socket, error: OSError) -> None:
+        self._refused += isinstance(error, ConnectionRefusedError)
         self._last = f"({error.strerror or type(error).__name__})"
         self._drop(wire)
 

@@ -87,7 +87,8 @@ class PeerNode:
             raise EdgeError(
                 Reason.PROTOCOL, f"{self.peer.node} answered as somebody else", source=Source.UPSTREAM
             )
-        state = State.UP if head.workers_up else State.DOWN
+        starting = State.STARTING if head.workers_starting else State.DOWN
+        state = State.UP if head.workers_up else starting
         if state is not self.endpoint.state:
             self.endpoint.set_state(state)
         self.endpoint.warm.clear()

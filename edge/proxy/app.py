@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 0.25
 #: A node announces itself without its workers after this long; until then it waits for them.
 READY_ANYWAY_S: Final = 20.0
+#: A node with an empty store gives its origin this long before it says that it has no catalogue.
+CATALOGUE_WAIT_S: Final = 5.0
 MAX_COLD_WAIT_MS: Final = 30_000.0
 DRAIN_S: Final = 5.0
 
@@ -265,8 +267,11 @@ class Proxy:
                     await worker.was_up.wait()
         except TimeoutError:
             log.warning("serving without all siblings", extra={"store": self._store.last_error})
+        await self._models.wait_until_seen(CATALOGUE_WAIT_S)
         listeners = [socket.socket(fileno=fd) for fd in self._boot.public_fds]
         self._open.set()
+        if self._parent is not None:
+            self._parent.event(calls.Heartbeat(ready=True))
         log.info("serving", extra={"listen": list(self._config.public.listen), "version": self._version})
         await self._front.serve(listeners)
 

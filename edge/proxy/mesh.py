@@ -34,9 +34,14 @@ class MeshCalls:
         """One call from a peer; the answer is sent when it is there."""
         head = incoming.head
         if isinstance(head, calls.Status):
-            up = [w for w in self._upstream.workers.values() if w.endpoint.state is State.UP]
+            workers = self._upstream.workers.values()
+            up = [w for w in workers if w.endpoint.state is State.UP]
+            starting = [w for w in workers if w.endpoint.state is State.STARTING]
             warm = sorted({digest for worker in up for digest in worker.endpoint.warm})
-            incoming.reply(calls.PeerState(node=self._node, pop=self._pop, workers_up=len(up), warm=warm))
+            state = calls.PeerState(
+                node=self._node, pop=self._pop, workers_up=len(up), workers_starting=len(starting), warm=warm
+            )
+            incoming.reply(state)
         elif isinstance(head, calls.Infer):
             task = self._background.spawn(self._infer(incoming, head))
 

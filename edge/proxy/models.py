@@ -17,6 +17,8 @@ from edge.wire.dial import Dialer
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0
+#: Until the first catalogue: a cold node should not wait a whole poll for it.
+FIRST_POLL_S: Final = 0.1
 MAX_MANIFESTS: Final = 256
 
 
@@ -28,6 +30,7 @@ class Models:
         self._digest = ""
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._resolved: dict[tuple[str, str], tuple[str, str]] = {}
+        self._seen = asyncio.Event()
         self.catalogue: Catalogue | None = None
         self.origin_up = False
 
@@ -38,7 +41,15 @@ class Models:
                 await self.refresh()
             except EdgeError as error:
                 log.debug("no catalogue: %s", error)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(FIRST_POLL_S if self.catalogue is None else POLL_S)
+
+    async def wait_until_seen(self, within_s: float) -> None:
+        """Return when there is a catalogue, or when the time is up."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._seen.wait()
+        except TimeoutError:
+            log.warning("no catalogue yet", extra={"store": self._store.last_error})
 
     async def refresh(self) -> None:
         """Take over a newer catalogue; one that can't be read changes nothing. Raises EdgeError."""
@@ -52,6 +63,7 @@ class Models:
             return
         self.catalogue = decode_catalogue(body)
         self._digest = head.digest
+        self._seen.set()
         self._resolved = {}
         for name, model in self.catalogue.models.items():
             self._resolved[name, ""] = (model.current, model.versions[model.current])

@@ -100,11 +100,12 @@ class WorkerState(msgspec.Struct, tag="worker-state", tag_field="op", omit_defau
 
 
 class PeerState(msgspec.Struct, tag="peer-state", tag_field="op", omit_defaults=True):
-    """A node's answer to `Status` over the mesh: who it is and whether it has workers that are up."""
+    """A node's answer to `Status` over the mesh: who it is, and its workers that are up or coming."""
 
     node: str
     pop: str
     workers_up: int = 0
+    workers_starting: int = 0
     warm: list[str] = msgspec.field(default_factory=list)
 
 

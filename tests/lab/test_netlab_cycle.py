@@ -10,6 +10,7 @@ import pytest
 
 from netlab import apply, netns, start, state, supervise
 from netlab.clock import now_s, wait_until
+from netlab.lab import Lab
 from tests.support.lab import REPO, poplab, say
 from tests.support.machine import snapshot
 
@@ -29,9 +30,10 @@ def kill_everything() -> None:
     wait_until(lambda: not marked(), "all of them are dead", within_s=5)
 
 
-def test_ten_cycles_leave_the_machine_as_it_was() -> None:
+def test_cycles_leave_the_machine_as_it_was() -> None:
+    """Three here, seven more below with an accident each, one with real nodes in test_planet; ten of those in soak."""
     before = snapshot()
-    for _ in range(10):
+    for _ in range(3):
         _, fresh = start.up(BARE, say)
         assert fresh
         assert start.down()
@@ -41,11 +43,11 @@ def test_ten_cycles_leave_the_machine_as_it_was() -> None:
 
 def test_up_on_a_running_lab_says_so_and_changes_nothing() -> None:
     assert poplab("up", "--bare").returncode == 0
-    pids = [process.pid for process in start.Lab.running().state.processes]
+    pids = [process.pid for process in Lab.running().state.processes]
     again = poplab("up", "--bare")
     assert (again.returncode, again.stdout) == (0, "")
     assert "runs already" in again.stderr
-    assert [process.pid for process in start.Lab.running().state.processes] == pids
+    assert [process.pid for process in Lab.running().state.processes] == pids
 
 
 def test_down_without_a_lab_is_fine() -> None:

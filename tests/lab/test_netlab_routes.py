@@ -1,4 +1,4 @@
-"""Anycast on one machine: who is served where, and what happens when somebody leaves."""
+"""Anycast on one machine: who is served where, and what poplab says about it."""
 
 import json
 import signal
@@ -6,7 +6,6 @@ import signal
 import pytest
 
 from netlab.clock import wait_until
-from netlab.handles import CityHandle
 from netlab.lab import Lab
 from tests.support.lab import poplab
 
@@ -24,47 +23,6 @@ def test_each_city_enters_at_its_nearest_pop(network: Lab, city: str, pop: str, 
     at = network.topology.city(city)
     assert answer.lines["client"] == str(at.net4[2] if family == 4 else at.net6[2])
     assert network.topology.node(network.served_by(city)[f"v{family}"]).pop == pop
-
-
-def felt_ms(user: CityHandle, wanted_ms: float, family: int) -> float:
-    """Median handshake of 20; measured again, up to 5 times, while a busy machine makes frames late."""
-    seen_ms = 0.0
-    for _ in range(5):
-        seen_ms = user.connect_ms(family=family)
-        if abs(seen_ms - wanted_ms) <= max(2.0, 0.05 * wanted_ms):
-            break
-    return seen_ms
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("city", [city for city, _ in CATCHMENT])
-def test_distance_is_felt(network: Lab, city: str, family: int) -> None:
-    rtt_ms = network.topology.city(city).rtt_ms
-    seen_ms = felt_ms(network.city(city), rtt_ms, family)
-    assert abs(seen_ms - rtt_ms) <= max(2.0, 0.05 * rtt_ms), f"{seen_ms:.2f} ms instead of {rtt_ms:g}"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_distance_between_pops_is_felt(network: Lab, family: int) -> None:
-    """From Berlin by way of Amsterdam, once Frankfurt is gone: access and WAN add up."""
-    ber = network.city("ber")
-    withdraw(network, "fra-a")
-    try:
-        ber.wait_until_served_by("ams", within_ms=2500, family=family)
-        seen_ms = felt_ms(ber, 16, family)
-        assert abs(seen_ms - 16) <= 2.0, f"{seen_ms:.2f} ms instead of 16"
-    finally:
-        renew(network, "fra-a")
-    ber.wait_until_served_by("fra", within_ms=2500, family=family)
-
-
-def withdraw(lab: Lab, node: str) -> None:
-    """The stand-in deletes the address at its next look."""
-    (lab.node(node).home / "run" / "withdrawn").touch()
-
-
-def renew(lab: Lab, node: str) -> None:
-    (lab.node(node).home / "run" / "withdrawn").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -90,40 +48,6 @@ def test_moving_nowhere_says_where_one_can_move(network: Lab) -> None:
     failed = poplab("move", "tio")
     assert failed.returncode == 4
     assert "did you mean tyo" in failed.stderr
-
-
-# What happens, the signal (None: the address is deleted), ms until the heir answers.
-LOSSES = [
-    ("the address is deleted", None, 300 + 500),
-    ("the node is killed", signal.SIGKILL, 2500),
-    ("the node is stopped", signal.SIGSTOP, 2500),
-]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    ("number", "within_ms"), [loss[1:] for loss in LOSSES], ids=[loss[0] for loss in LOSSES]
-)
-def test_a_pop_that_leaves_loses_its_catchment(
-    network: Lab, number: signal.Signals | None, within_ms: float, family: int
-) -> None:
-    node, ber = network.node("fra-a"), network.city("ber")
-    assert ber.get("/pop", family=family).pop == "fra"
-    if number is None:
-        withdraw(network, "fra-a")
-    else:
-        node.signal(number)
-    try:
-        ber.wait_until_served_by("ams", within_ms=within_ms, family=family)
-        assert node.announced() == []
-        assert network.city("nyc").get("/pop").pop == "iad"
-    finally:
-        renew(network, "fra-a")
-        if number == signal.SIGSTOP:
-            node.signal(signal.SIGCONT)
-        elif number == signal.SIGKILL:
-            node.restart(within_s=20)
-    ber.wait_until_served_by("fra", within_ms=2500, family=family)
 
 
 def test_status_tells_the_truth(network: Lab) -> None:

@@ -1,0 +1,214 @@
+"""What deaths cost the clients of a POP: only what was in the dead process, and it says so."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from netlab.clock import now_s, wait_until
+from netlab.handles import NodeHandle
+from netlab.lab import Lab
+from tests.support.deaths import DEATHS, Death, once, restart, settle
+from tests.support.load import Load
+
+pytestmark = pytest.mark.lab
+
+TEXT = b"How do I reach the nearest GPU?"
+
+IDENTITY = "/v2/models/identity/infer"
+CONNECTIONS = 16
+
+
+def vector(size: int) -> bytes:
+    """An OIP request with so many numbers."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, size], "data": list(range(size))}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+NUMBERS = vector(16)
+
+
+@pytest.fixture
+def fra(lab: Lab) -> Iterator[NodeHandle]:
+    """A fra-a without a past: a proxy that died in the last test is not on trial in this one."""
+    node = lab.node("fra-a")
+    if any(child["exits"] for child in tree(node)["children"]):
+        restart(node)
+    settle(lab.city("ber"), "fra")
+    yield Lab.running().node("fra-a")
+    restart(Lab.running().node("fra-a"))
+    settle(lab.city("ber"), "fra")
+
+
+def tree(node: NodeHandle) -> dict[str, Any]:
+    """What the parent says of its announcement and its children."""
+    return dict(node.admin("GET", "/edge/state").json["tree"])
+
+
+def announcement(node: NodeHandle) -> str:
+    return str(tree(node)["announcement"])
+
+
+def dead(node: NodeHandle, *roles: str) -> float:
+    """Kill these; when the last of them was gone (monotonic seconds)."""
+    pids = node.kill(*roles)
+    assert pids
+    wait_until(lambda: not set(pids) & set(node.pids()), f"{roles} of {node.name} are gone", within_s=5)
+    return now_s()
+
+
+#: The bounds themselves are for quiet machines: make soak and the bench hold them, ten rounds each.
+BUSY_MS = 500.0
+
+
+@pytest.mark.parametrize("death", DEATHS, ids=[death.name for death in DEATHS])
+def test_clients_wait_no_longer_than_promised(lab: Lab, death: Death) -> None:
+    allowed_ms = death.allowed_ms(lab) + BUSY_MS
+    late = [one for one in once(death) if one.after_ms is None or one.after_ms > allowed_ms]
+    assert late == [], f"{death.sentence}: at most {allowed_ms:.0f} ms"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_proxy_killed_under_load_costs_only_what_was_in_it(lab: Lab, fra: NodeHandle, family: int) -> None:
+    ber = lab.city("ber")
+    assert ber.post(IDENTITY, NUMBERS, family=family).status == 200
+    with Load(ber, IDENTITY, NUMBERS, family=family, connections=CONNECTIONS) as load:
+        load.wait_until_asked(200)
+        gone_s = dead(fra, "proxy")
+        load.wait_until_asked(200, since_s=gone_s)
+    failed = [asked for asked in load.history if asked.outcome != "200"]
+    assert {asked.outcome for asked in failed} <= {"reset", "closed"}, load.outcomes()
+    assert 0 < len(failed) <= CONNECTIONS, "each connection had one request in the proxy, and lost it"
+    assert [asked for asked in failed if asked.fresh and asked.started_s > gone_s] == [], "new ones wait"
+    assert {asked.pop for asked in load.history if asked.outcome == "200"} == {"fra"}, "it kept its clients"
+    wait_until(lambda: announcement(fra) == "announced", "the lease is renewed again", within_s=2)
+
+
+def test_a_proxy_that_dies_twice_is_withdrawn_until_it_has_lived(lab: Lab, fra: NodeHandle) -> None:
+    ber = lab.city("ber")
+    before = dead(fra, "proxy")
+    ber.wait_until_served_by("fra", within_ms=8000)
+    again_s = dead(fra, "proxy")
+    assert again_s - before < 10
+    ber.wait_until_served_by("ams", within_ms=1000)
+    wait_until(
+        lambda: (fra.home / "run" / "ready").exists(), "the third proxy is ready", within_s=10, every_s=0.05
+    )
+    assert announcement(fra) == "withdrawn: the proxy exited twice within its trial"
+    assert ber.served_by() == "ams"
+    ber.wait_until_served_by("fra", within_ms=20_000)
+    assert now_s() - again_s >= 10, "not before it has lived for ten seconds"
+    assert announcement(fra) == "announced"
+
+
+@pytest.mark.parametrize(("city", "name"), [("ber", "fra-a"), ("nyc", "iad-b")])
+def test_a_worker_killed_under_load_costs_only_what_was_in_it(lab: Lab, city: str, name: str) -> None:
+    user, node = lab.city(city), lab.node(name)
+    assert user.post("/run/minilm", TEXT).status == 200
+    with Load(user, "/run/minilm", TEXT, connections=CONNECTIONS) as load:
+        load.wait_until_asked(100)
+        gone_s = dead(node, "worker")
+        load.wait_until_asked(100, since_s=gone_s, within_s=40)
+    failed = [asked for asked in load.history if asked.outcome != "200"]
+    assert {(asked.outcome, asked.reason) for asked in failed} <= {("503", "worker-lost")}, load.outcomes()
+    assert 0 < len(failed) <= CONNECTIONS
+    assert [asked for asked in failed if asked.started_s > gone_s] == [], "later ones wait for its successor"
+    assert {asked.served_by for asked in load.history if asked.outcome == "200"} == {f"{name}/0"}
+
+
+def test_a_proxy_whose_loop_is_blocked_is_withdrawn_and_replaced(lab: Lab, fra: NodeHandle) -> None:
+    ber = lab.city("ber")
+    before = fra.signal(signal.SIGSTOP, "proxy")
+    ber.wait_until_served_by("ams", within_ms=2500 + 500)
+    assert fra.pids("proxy") == before, "nobody has killed it yet"
+    ber.wait_until_served_by("fra", within_ms=15_000)
+    assert fra.pids("proxy") not in ([], before), "its parent did, after five seconds of silence"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_orphaned_node_refuses_nobody(lab: Lab, fra: NodeHandle, family: int) -> None:
+    """Its clients are served by fra until the kernel has withdrawn it, and by ams from then on."""
+    ber = lab.city("ber")
+    with Load(ber, "/pop", family=family, connections=CONNECTIONS, keep=False) as load:
+        load.wait_until_asked(100)
+        killed_s = dead(fra, "parent")
+        wait_until(lambda: not fra.pids(), "the orphans have left", within_s=15)
+        load.wait_until_asked(100, since_s=now_s())
+    answered = [asked for asked in load.history if asked.outcome == "200"]
+    assert {asked.outcome for asked in load.history} <= {"200", "reset"}, load.outcomes()
+    lost = len(load.history) - len(answered)
+    assert lost <= CONNECTIONS, f"{lost} were under way when the route moved: {load.outcomes()}"
+    pops = [asked.pop for asked in sorted(answered, key=lambda asked: asked.ended_s)]
+    moved = pops.index("ams")
+    assert set(pops[:moved]) == {"fra"}
+    assert any(asked.started_s > killed_s and asked.pop == "fra" for asked in answered), "orphans serve"
+    assert pops[-1] == "ams"
+
+
+def blobs(node: NodeHandle, shelf: str = "blobs") -> list[str]:
+    """What lies on that shelf of the node's store."""
+    return sorted(path.name for path in (node.home / "store" / shelf).glob("*"))
+
+
+@pytest.fixture
+def empty(lab: Lab) -> Iterator[NodeHandle]:
+    """nrt-a with nothing on its disk; the origin is well again afterwards."""
+    node = lab.node("nrt-a")
+    node.kill()
+    wait_until(lambda: not node.pids(), "nrt-a is dead", within_s=5)
+    shutil.rmtree(node.home / "store")
+    node.restart(within_s=60)
+    settle(lab.city("tyo"), "nrt")
+    assert blobs(node) == []
+    wait_until(
+        lambda: node.admin("GET", "/edge/state").json["catalogue_epoch"], "it has a catalogue", within_s=10
+    )
+    yield Lab.running().node("nrt-a")
+    origin = Lab.running().origin
+    if "origin" in Lab.running().dead():
+        origin.restart()
+    Lab.running().origin.heal()
+
+
+def test_a_corrupted_blob_is_never_served(lab: Lab, empty: NodeHandle) -> None:
+    tyo, origin = lab.city("tyo"), lab.origin
+    origin.fail("corrupt", "blobs/")
+    refused = tyo.post(IDENTITY, NUMBERS)
+    assert (refused.status, refused.headers["edge-drop-reason"]) == (503, "blob-corrupt"), refused.text
+    assert "error" in refused.json
+    assert int(refused.headers["retry-after"]) >= 1
+    assert blobs(empty) == []
+    assert len(blobs(empty, "quarantine")) == 1
+    origin.heal()
+    sound = tyo.post("/v2/models/mlp/infer", vector(256))
+    assert (sound.status, sound.headers["edge-residency"]) == (200, "origin"), sound.text
+    restart(empty)  # a running node does not ask again for half a minute
+    settle(tyo, "nrt")
+    healed = tyo.post(IDENTITY, NUMBERS)
+    assert (healed.status, healed.headers["edge-residency"]) == (200, "origin"), healed.text
+
+
+def test_without_the_origin_the_disk_serves(lab: Lab, empty: NodeHandle) -> None:
+    tyo = lab.city("tyo")
+    assert tyo.post(IDENTITY, NUMBERS).status == 200
+    lab.origin.kill()
+    warm = tyo.post(IDENTITY, NUMBERS)
+    assert (warm.status, warm.headers["edge-residency"]) == (200, "device")
+    refused = tyo.post("/run/magika", b"#!/bin/sh\necho hello\n")
+    assert (refused.status, refused.headers["edge-drop-reason"]) == (503, "origin-down"), refused.text
+    assert int(refused.headers["retry-after"]) >= 1
+    # Also after a death: what lies on the disk needs no origin, not even to begin.
+    restart(empty)
+    settle(tyo, "nrt")
+    from_disk = tyo.post(IDENTITY, NUMBERS)
+    assert (from_disk.status, from_disk.headers["edge-residency"]) == (200, "disk"), from_disk.text
+    lab.origin.restart()
+    wait_until(
+        lambda: tyo.post("/run/magika", b"#!/bin/sh\necho hello\n").status == 200,
+        "the rest is fetched again",
+        within_s=30,
+        every_s=0.2,
+    )
