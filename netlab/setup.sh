@@ -92,20 +92,23 @@ venv() {
         .venv/bin/python -c '' 2>/dev/null && return 0
     fi
     interpreter=$(python)
+    # A person sees progress; a log sees errors only.
+    quiet=-qq
+    [ -t 2 ] && quiet=""
     rm -f .venv/.lock
     say "setup: making .venv ($which, from $lock)"
     if command -v uv >/dev/null 2>&1; then
-        [ -x .venv/bin/python ] || uv venv --quiet --python "$interpreter" .venv
-        uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "$lock" ||
+        [ -x .venv/bin/python ] || uv venv $quiet --python "$interpreter" .venv
+        uv pip install $quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "$lock" ||
             fail "the packages of $lock could not be installed (see above)" 1
-        uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
+        uv pip install $quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
             fail "edgepop itself could not be installed into .venv (see above)" 1
     else
         [ -x .venv/bin/pip ] || "$interpreter" -m venv .venv ||
             fail "$interpreter has no venv; install python3-venv"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" ||
+        .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes -r "$lock" ||
             fail "the packages of $lock could not be installed (see above)" 1
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
+        .venv/bin/python -m pip install $quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
             fail "edgepop itself could not be installed into .venv (see above)" 1
     fi
     # Children of a node run under uids that can't write here: what is not compiled now is compiled at each start.
