@@ -1,6 +1,6 @@
 """Which request headers come in, which go on to the GPU's side, and how the `Edge-*` answers are written.
 
-Pure. It refuses to know routes, models and sockets. Names are DESIGN section 11's; everything that is
+Pure. It refuses to know routes, models and sockets. Names are the public API's; everything that is
 not on a list here stops at the door.
 """
 

@@ -27,7 +27,7 @@ PLANNED_MS, DEAD_MS, BACK_MS = 50.0, 2500.0, 2000.0
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens to `node`; `heir` is the POP that answers afterwards, `bound_ms` DESIGN 9's promise."""
+    """What happens to `node`; `heir` is the POP that answers afterwards, `bound_ms` what is promised."""
 
     name: str
     sentence: str

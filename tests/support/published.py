@@ -32,7 +32,7 @@ class Published:
         return self.root / "blobs" / self.manifest(name).file(file).blake3
 
     def session(self, name: str, file: str = "graph") -> onnxruntime.InferenceSession:
-        """Graph as bytes, folder option, prepacking off: DESIGN section 8."""
+        """Graph as bytes, folder option, prepacking off: as a node loads it."""
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self.root / "blobs")
