@@ -95,8 +95,6 @@ class Mesh(Struct, frozen=True, kw_only=True):
     key: str
     peers: tuple[Peer, ...] = ()
     connect_timeout_ms: int = 2_000
-    #: Nothing heard on a link for this long and it is opened anew.
-    idle_timeout_ms: int = 30_000
     max_calls: int = 4_096
 
 
@@ -322,7 +320,7 @@ def _check_mesh(mesh: Mesh, node: str, found: _Problems) -> None:
     found.check("mesh.listen", host_port, mesh.listen)
     for field in ("ca", "certificate", "key"):
         found.unless(bool(getattr(mesh, field)), f"mesh.{field}", "write the path of a PEM file")
-    for field in ("connect_timeout_ms", "idle_timeout_ms", "max_calls"):
+    for field in ("connect_timeout_ms", "max_calls"):
         found.at_least(f"mesh.{field}", getattr(mesh, field), 1)
     seen: set[str] = {node}
     for index, peer in enumerate(mesh.peers):

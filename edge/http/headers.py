@@ -1,4 +1,4 @@
-"""Which request headers come in, which go on to the GPU's side, and how the `Edge-*` answers are written.
+"""Which request headers come in, and how the `Edge-*` answers are written.
 
 Pure. It refuses to know routes, models and sockets. Names are the public API's; everything that is
 not on a list here stops at the door.
@@ -23,8 +23,8 @@ EDGE_REQUEST_HEADERS: Final = frozenset(
         "edge-session",
     }
 )
-#: What may go on towards the GPU, beside `EDGE_REQUEST_HEADERS`.
-UPSTREAM_HEADERS: Final = frozenset(
+#: Read for an inference request, each as one value.
+_INFERENCE_HEADERS: Final = frozenset(
     {
         "content-type",
         "content-encoding",
@@ -55,7 +55,7 @@ _NOT_NOMINABLE: Final = frozenset(
 ) | {"inference-header-content-length"}
 #: Read by us as one value; twice is a request that two readers would read differently.
 _SINGLE: Final = (
-    UPSTREAM_HEADERS - {"accept-encoding"}
+    _INFERENCE_HEADERS - {"accept-encoding"}
     | EDGE_REQUEST_HEADERS
     | {"authorization", "content-length", "host"}
 )
@@ -149,13 +149,6 @@ def admit(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
             raise _bad("Connection may not nominate a header that frames, authorises or steers the request")
         values.pop(name, None)
     return Headers(values)
-
-
-def upstream_headers(headers: Headers) -> list[tuple[str, str]]:
-    """What travels with a request towards the GPU: `UPSTREAM_HEADERS` and `EDGE_REQUEST_HEADERS`."""
-    return [
-        (name, value) for name, value in headers if name in UPSTREAM_HEADERS or name in EDGE_REQUEST_HEADERS
-    ]
 
 
 def request_id(given: str | None, fresh: str) -> str:

@@ -8,13 +8,11 @@ from hypothesis import strategies as st
 
 from edge.errors import EdgeError, Reason
 from edge.http.headers import (
-    Headers,
     admit,
     edge_headers,
     request_id,
     safe_value,
     server_timing,
-    upstream_headers,
 )
 from edge.http.respond import Response, encode_head, error_response
 
@@ -61,20 +59,6 @@ def test_headers_are_found_in_any_case_and_kept_in_order() -> None:
     assert headers.getall("none") == ()
     assert list(headers) == [("accept", "a"), ("accept", "b"), ("x-y", "1")]
     assert admit([(b"x", b"")]).get("x") == ""
-
-
-def test_only_the_allow_list_goes_upstream() -> None:
-    names = ["content-type", "authorization", "cookie", "x-forwarded-for", "forwarded", "via", "traceparent"]
-    names += ["edge-session", "host", "x-request-id", "accept-encoding", "inference-header-content-length"]
-    headers = Headers(dict.fromkeys(names, ("v",)))
-    assert upstream_headers(headers) == [
-        ("content-type", "v"),
-        ("traceparent", "v"),
-        ("edge-session", "v"),
-        ("x-request-id", "v"),
-        ("accept-encoding", "v"),
-        ("inference-header-content-length", "v"),
-    ]
 
 
 REQUEST_IDS = [
