@@ -43,11 +43,12 @@ Install iproute2 (ip), BIRD 2 (bird, birdc), curl, Python 3.11 or newer with ven
         if installed "$package" || running "$service" "$program"; then before="$before $service"; fi
     done
     log=$(mktemp)
-    export DEBIAN_FRONTEND=noninteractive
+    # Through env, since sudo drops the environment: a question would wait unseen.
+    apt="env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a apt-get"
     # shellcheck disable=SC2086 -- a list of package names
-    if ! as_root apt-get install -y --no-install-recommends $missing >"$log" 2>&1; then
+    if ! as_root $apt install -y --no-install-recommends $missing >"$log" 2>&1 </dev/null; then
         # Most often the package lists are old or were never fetched.
-        if ! { as_root apt-get update && as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+        if ! { as_root $apt update && as_root $apt install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null; then
             tail -n 15 "$log" >&2
             rm -f "$log"
             fail "apt-get could not install:$missing (its last words are above)"

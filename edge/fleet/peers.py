@@ -78,7 +78,7 @@ class PeerNode:
             except EdgeError as error:
                 self.dialer.last_error = str(error)
                 self.endpoint.set_state(State.DOWN)
-                link.close()
+                link.abort()
 
     async def _probe(self, link: Link) -> None:
         reply = await link.request(calls.Status(), timeout_s=PROBE_TIMEOUT_S)

@@ -64,6 +64,9 @@ class Handler:
             decided_ms = clock.now_ms()
             left_ms = ask.deadline_ms - (decided_ms - started_ms)
             if left_ms <= 0.0:
+                if queued:
+                    # It may have been told of a slot that it will not take: tell the next one.
+                    self._slots.freed()
                 raise EdgeError(Reason.DEADLINE, "the deadline passed before the request could run")
             decision = decide(ask, self._fleet.current(ask.digest), self._draw())
             match decision:
@@ -75,6 +78,9 @@ class Handler:
                             target, call, body, deadline_ms=left_ms
                         )
                     except EdgeError as error:
+                        if ask.hops and error.reason is not Reason.NO_ENDPOINT:
+                            # The ingress decides; only "not loaded" is this node's own to mend.
+                            raise
                         self._consider(error, attempt=attempt, body=body, left_ms=left_ms)
                         attempt += 1
                         continue

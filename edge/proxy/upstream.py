@@ -21,6 +21,8 @@ from edge.wire.frame import SHARED_BODY_BYTES
 
 #: How much longer than the deadline the other side may take to say that it passed.
 GRACE_S: Final = 0.5
+#: No stage of a request takes a day; NaN is not below it either.
+MAX_STAGE_MS: Final = 86_400_000.0
 
 
 class RequestBody:
@@ -72,8 +74,10 @@ class Upstream:
                 residency, hydrate_ms = await worker.ensure(model, deadline_ms)
                 deadline_ms -= hydrate_ms
                 call = msgspec.structs.replace(call, deadline_ms=deadline_ms)
+            # Time spent waiting at the door is not given back to the worker.
+            call.deadline_ms = deadline_ms
             reply = await _send(worker.dialer, call, body, deadline_ms)
-            inferred = _inferred(reply)
+            inferred = _inferred(reply, worker.name)
             if hydrate_ms:
                 inferred.hydrate_ms, inferred.residency = hydrate_ms, residency
             else:
@@ -87,7 +91,7 @@ class Upstream:
                     retry_after_s=1,
                 ) from error
             if error.reason is Reason.NO_ENDPOINT and error.retryable:
-                worker.forget(call.digest)
+                worker.forget(call.digest, model)
             raise
         finally:
             worker.unclaim(model)
@@ -103,7 +107,7 @@ class Upstream:
         served_ms: float | None = None
         try:
             reply = await _send(peer.dialer, forwarded, body, deadline_ms)
-            inferred = _inferred(reply)
+            inferred = _inferred(reply, peer.peer.node)
             served_ms = clock.now_ms() - started_ms
         finally:
             endpoint.end(served_ms)
@@ -127,7 +131,7 @@ async def _alone(dialer: Dialer, call: calls.Infer, body: RequestBody, timeout_s
             raise EdgeError(Reason.INTERNAL, "a body that was sent once can't be sent again")
         reply = await link.stream(call, chunks, timeout_s=timeout_s)
     except BaseException:
-        link.close()
+        link.abort()
         raise
     if reply.rest is None:
         link.close()
@@ -141,7 +145,18 @@ async def _slices(held: bytes) -> AsyncIterator[bytes]:
         yield held[at : at + SHARED_BODY_BYTES]
 
 
-def _inferred(reply: Reply) -> calls.Inferred:
-    if not isinstance(reply.head, calls.Inferred):
+def _inferred(reply: Reply, expected: str) -> calls.Inferred:
+    """The answer's head, checked: it comes from another process, and becomes headers and metrics.
+
+    `expected` is the worker, or the node whose workers may have served.
+    """
+    head = reply.head
+    if not isinstance(head, calls.Inferred):
         raise EdgeError(Reason.PROTOCOL, "upstream answered something else", source=Source.UPSTREAM)
-    return reply.head
+    times = (head.queue_ms, head.infer_ms, head.hydrate_ms)
+    if not all(0.0 <= one < MAX_STAGE_MS for one in times) or not 0 < head.items < 1 << 32:
+        raise EdgeError(Reason.PROTOCOL, "upstream tells times that can't be", source=Source.UPSTREAM)
+    node, _, index = head.served_by.partition("/")
+    if head.served_by != expected and not (node == expected and index.isdecimal() and len(index) <= 3):
+        head.served_by = expected
+    return head

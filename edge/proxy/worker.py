@@ -136,9 +136,10 @@ class LocalWorker:
         if self.endpoint.state is State.STARTING:
             self.endpoint.set_state(State.DOWN)
 
-    def forget(self, digest: str) -> None:
-        """The worker says that it does not have this model."""
-        if self.residents.pop(digest, None) is not None:
+    def forget(self, digest: str, entry: OnDevice) -> None:
+        """The worker says that it does not have this model; one that is being loaded again stays."""
+        if self.residents.get(digest) is entry and entry.loading is None:
+            del self.residents[digest]
             self.endpoint.warm.discard(digest)
             self._spawn(self._release(digest))
 
@@ -200,7 +201,7 @@ class LocalWorker:
             manifest = self._models.remember(digest, raw)
             # One load at a time per device: two that plan for the same free bytes would both fail.
             async with self._load_order:
-                await self._make_room(digest, manifest.device_bytes)
+                await self._make_room(digest, max(manifest.device_bytes, manifest.size_bytes))
                 entry.device_bytes = manifest.device_bytes
                 link = self.dialer.shared()
                 loaded = await link.request(calls.Load(digest=digest), raw, timeout_s=LOAD_TIMEOUT_S)

@@ -15,7 +15,7 @@ Events go both ways.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
@@ -117,19 +117,27 @@ class Link(asyncio.Protocol):
         Stops sending as soon as an answer is there: a refusal need not wait for the body.
         """
         exchange_id, future = self._open(Kind.CALL_MORE, head, b"", timeout_s)
+        # Beside the answer, not before it: a body that stalls must not hide a refusal or the deadline.
+        pump = asyncio.get_running_loop().create_task(self._pump(exchange_id, chunks))
         try:
-            async for chunk in chunks:
-                if future.done():
-                    break
-                for at in range(0, len(chunk), SHARED_BODY_BYTES):
-                    self._send(encode(Kind.DATA, exchange_id, body=chunk[at : at + SHARED_BODY_BYTES]))
-                await self._drain()
-            else:
-                self._send(encode(Kind.END, exchange_id))
+            either: set[asyncio.Future[Any]] = {pump, future}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                await pump
             return await future
         except BaseException:
             self.cancel(exchange_id)
             raise
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+    async def _pump(self, exchange_id: int, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            for at in range(0, len(chunk), SHARED_BODY_BYTES):
+                self._send(encode(Kind.DATA, exchange_id, body=chunk[at : at + SHARED_BODY_BYTES]))
+            await self._drain()
+        self._send(encode(Kind.END, exchange_id))
 
     def event(self, head: calls.Head) -> None:
         """Tell the other side something that needs no answer; lost with the link."""
@@ -147,6 +155,11 @@ class Link(asyncio.Protocol):
             pending.reply.end(_lost("cancelled"))
         if not self.closed:
             self._send(encode(Kind.CANCEL, exchange_id))
+
+    def abort(self) -> None:
+        """Close now: the other side may not read, or not be there."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def close(self) -> None:
         """Send what is written, then close."""
@@ -193,6 +206,7 @@ class Link(asyncio.Protocol):
         """Answer a call; a large body leaves in DATA frames. Unknown ids are a cancelled caller."""
         if self._incoming.pop(exchange_id, None) is None or self.closed:
             return
+        self._read_on()
         raw = calls.encode_head(head)
         if len(body) <= SHARED_BODY_BYTES:
             self._send(encode(Kind.REPLY, exchange_id, raw, body), alone=not self._incoming)
@@ -206,6 +220,7 @@ class Link(asyncio.Protocol):
     def send_failure(self, exchange_id: int, error: EdgeError) -> None:
         """Answer a call with an error."""
         if self._incoming.pop(exchange_id, None) is not None and not self.closed:
+            self._read_on()
             self._send(encode(Kind.ERROR, exchange_id, calls.encode_failure(error)))
 
     # --- asyncio
@@ -260,9 +275,15 @@ class Link(asyncio.Protocol):
         if kind is Kind.CALL or kind is Kind.CALL_MORE:
             self._handle_call(kind, exchange_id, head, body)
         elif kind is Kind.REPLY:
-            pending = self._pending.pop(exchange_id, None)
-            if pending is not None and not pending.future.done():
-                pending.future.set_result(Reply(calls.decode_head(head), body, None))
+            pending = self._pending.get(exchange_id)
+            if pending is not None:
+                if pending.reply is not None:
+                    raise FrameError("a second answer to one call")
+                # Read first: what can't be read ends the link, and this exchange with it.
+                reply = Reply(calls.decode_head(head), body, None)
+                del self._pending[exchange_id]
+                if not pending.future.done():
+                    pending.future.set_result(reply)
         elif kind is Kind.ERROR:
             pending = self._pending.pop(exchange_id, None)
             if pending is not None:
@@ -282,6 +303,7 @@ class Link(asyncio.Protocol):
             item = self._incoming.pop(exchange_id, None)
             if item is not None:
                 self._cancel_incoming(item)
+                self._read_on()
         elif self._on_event is not None:
             self._on_event(calls.decode_head(head))
 
@@ -326,6 +348,12 @@ class Link(asyncio.Protocol):
         ):
             self._reading_paused = True
             self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """The call whose body held the reading has its answer: without it a close would not be seen."""
+        if self._reading_paused and not self._incoming and self.transport is not None:
+            self._reading_paused = False
+            self.transport.resume_reading()
 
     def body_drained(self, body: Body) -> None:
         """A consumer took bytes of a body; read on if it was the one that held us."""

@@ -163,6 +163,50 @@ async def test_a_refusal_ends_a_stream_early(tmp_path):
     assert sent < 1000
 
 
+async def stalling():
+    yield bytes(SHARED_BODY_BYTES)
+    await asyncio.Event().wait()
+
+
+async def test_a_body_that_stalls_hides_neither_a_refusal_nor_the_deadline(tmp_path):
+    def refuse(incoming):
+        incoming.fail(EdgeError(Reason.SATURATED, "busy"))
+
+    async with answering(tmp_path / "s", refuse) as (client, _):
+        with pytest.raises(EdgeError, match="busy"):
+            await asyncio.wait_for(client.stream(INFER, stalling(), timeout_s=20), 2)
+    async with answering(tmp_path / "t", lambda incoming: None) as (client, _):
+        with pytest.raises(EdgeError) as caught:
+            await asyncio.wait_for(client.stream(INFER, stalling(), timeout_s=0.1), 2)
+    assert caught.value.reason is Reason.DEADLINE
+
+
+async def test_a_refused_body_that_held_the_reading_lets_the_close_be_seen(tmp_path):
+    async def produce():
+        for _ in range(40):
+            yield bytes(SHARED_BODY_BYTES)
+
+    calls_seen = []
+    async with answering(tmp_path / "s", calls_seen.append) as (client, accepted):
+        asked = asyncio.get_running_loop().create_task(client.stream(INFER, produce(), timeout_s=20))
+        await wait_until(lambda: accepted and accepted[0]._reading_paused)
+        calls_seen[0].fail(EdgeError(Reason.SATURATED, "busy"))
+        with pytest.raises(EdgeError, match="busy"):
+            await asyncio.wait_for(asked, 2)
+        client.abort()
+        await wait_until(lambda: accepted[0].closed)
+
+
+async def test_an_unreadable_answer_fails_its_call(tmp_path):
+    def gibberish(incoming):
+        incoming.link._send(encode(Kind.REPLY, incoming.id, b"\xc1"))
+
+    async with answering(tmp_path / "s", gibberish) as (client, _):
+        with pytest.raises(EdgeError) as caught:
+            await asyncio.wait_for(client.request(INFER, timeout_s=20), 2)
+    assert caught.value.reason in (Reason.PROTOCOL, Reason.LINK_LOST)
+
+
 async def test_a_body_over_the_cap_fails_alone(tmp_path):
     async def produce():
         for _ in range(8):
