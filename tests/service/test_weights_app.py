@@ -18,83 +18,12 @@ from edge.errors import EdgeError, Reason
 from edge.weights.app import EXIT_UNFIT, WeightsBoot
 from edge.wire import calls
 from edge.wire.link import Link
-from tests.support.blobs import Bucket, Published, Served, content_digest, serving
+from tests.support.blobs import Bucket, Served, content_digest, serving
 from tests.support.wait import wait_until
+from tests.support.weights import PROGRAM, Running
 
 CHUNK = 1 << 16
 MIB = 1 << 20
-_PROGRAM = """
-import logging, sys
-import msgspec
-from edge.weights.app import WeightsBoot, main
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-sys.exit(main(msgspec.json.decode(sys.argv[1], type=WeightsBoot)))
-"""
-
-
-class Running:
-    """One weights process, the parent's end of its link, and a way to call it."""
-
-    def __init__(self, process: asyncio.subprocess.Process, parent: Link, path: str, store: Path) -> None:
-        self.process = process
-        self.parent = parent
-        self.path = path
-        self.store = store
-        self.beats: list[calls.Heartbeat] = []
-        self.links: list[Link] = []
-
-    async def connect(self) -> Link:
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(Link, self.path)
-        self.links.append(link)
-        return link
-
-    async def call(self, head: calls.Head, link: Link | None = None) -> tuple[Any, bytes]:
-        """Over `link`, or the first one."""
-        link = link or (self.links[0] if self.links else await self.connect())
-        reply = await link.request(head, timeout_s=30.0)
-        return reply.head, await reply.whole()
-
-    async def ensure(
-        self, model: Published, link: Link | None = None, deadline_ms: float = 20_000
-    ) -> calls.Ensured:
-        head, body = await self.call(calls.Ensure(model.digest, deadline_ms), link)
-        assert body == model.raw
-        assert isinstance(head, calls.Ensured)
-        return head
-
-    async def refused(self, model: Published, link: Link | None = None) -> EdgeError:
-        with pytest.raises(EdgeError) as caught:
-            await self.ensure(model, link)
-        return caught.value
-
-    async def release(self, model: Published, link: Link | None = None) -> None:
-        await self.call(calls.Release(model.digest), link)
-
-    async def state(self) -> calls.WeightsState:
-        head, _ = await self.call(calls.Status())
-        assert isinstance(head, calls.WeightsState)
-        return head
-
-    def on_disk(self) -> int:
-        """Bytes of all files of the store, as the disk has them."""
-        return sum(path.lstat().st_size for path in self.store.rglob("*") if path.is_file())
-
-    def blobs(self) -> set[str]:
-        return {path.name for path in (self.store / "blobs").iterdir()}
-
-    async def stop(self) -> int:
-        """SIGTERM, and the exit status."""
-        if self.process.returncode is None:
-            self.process.terminate()
-        async with asyncio.timeout(6):
-            return await self.process.wait()
-
-    async def kill(self) -> None:
-        self.process.kill()
-        await self.process.wait()
-
-
 Start = Callable[..., Any]
 
 
@@ -127,7 +56,7 @@ async def start(tmp_path: Path, origin: Served) -> AsyncIterator[Start]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            _PROGRAM,
+            PROGRAM,
             msgspec.json.encode(boot).decode(),
             pass_fds=(listener.fileno(), theirs.fileno()),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
