@@ -21,6 +21,8 @@ pytestmark = [
 ]
 
 NOBODY_HOME = "http://127.0.0.1:1/"
+#: What is promised; the soak test holds it strictly, here a busy machine may add some.
+BOUND_MS, SLACK_MS = 2500, 500
 V4, V6 = "198.51.100.1", "fd5e:ed9e::1"
 CLONE_NEWNET = 0x40000000
 ANNOUNCE = f"announce: {{interface: ann0, addresses: [{V4}, '{V6}']}}\n"
@@ -171,7 +173,7 @@ def test_a_stopped_proxy_is_withdrawn_within_the_bound(announced):
     pid = node.child("proxy")
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert watch.none(within_s=5) <= 2500
+        assert watch.none(within_s=5) <= BOUND_MS + SLACK_MS
     finally:
         os.kill(pid, signal.SIGCONT)
     watch.both(within_s=2)
@@ -181,7 +183,7 @@ def test_a_stopped_parent_is_withdrawn_by_the_kernel(announced):
     node, watch = announced
     node.process.send_signal(signal.SIGSTOP)
     try:
-        assert watch.none(within_s=5) <= 2500
+        assert watch.none(within_s=5) <= BOUND_MS + SLACK_MS
     finally:
         node.process.send_signal(signal.SIGCONT)
     watch.both(within_s=2)
