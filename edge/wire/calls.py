@@ -10,6 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from edge.errors import EdgeError, Reason, Source
+from edge.policy.facts import Pulse
+from edge.wire.failures import UpstreamError as UpstreamError
+from edge.wire.failures import decode_failure as decode_failure
+from edge.wire.failures import encode_failure as encode_failure
+from edge.wire.failures import sane_pulse as sane_pulse
 
 
 class Infer(msgspec.Struct, tag="infer", tag_field="op", omit_defaults=True):
@@ -26,6 +31,10 @@ class Infer(msgspec.Struct, tag="infer", tag_field="op", omit_defaults=True):
     deadline_ms: float = 30_000.0
     request_id: str = ""
     hops: int = 0
+    #: The worker that the ingress chose ("fra-a/0"); another one of the node may answer.
+    worker: str = ""
+    cold: str = "far"
+    traceparent: str = ""
 
 
 class Inferred(msgspec.Struct, tag="inferred", tag_field="op", omit_defaults=True):
@@ -46,6 +55,9 @@ class Inferred(msgspec.Struct, tag="inferred", tag_field="op", omit_defaults=Tru
     lead: bool = True
     residency: str = "device"
     served_by: str = ""
+    #: Weight bytes that came from another region, or the origin, for this request.
+    weights_bytes: int = 0
+    pulse: Pulse | None = None
 
 
 class Load(msgspec.Struct, tag="load", tag_field="op", omit_defaults=True):
@@ -74,7 +86,7 @@ class Done(msgspec.Struct, tag="done", tag_field="op", omit_defaults=True):
 
 
 class Status(msgspec.Struct, tag="status", tag_field="op", omit_defaults=True):
-    """What do you hold? Answered by `WorkerState`, `WeightsState` or a proxy's state."""
+    """What do you hold? Answered by `WorkerState` or `WeightsState`."""
 
 
 class LoadedModel(msgspec.Struct, omit_defaults=True):
@@ -99,14 +111,44 @@ class WorkerState(msgspec.Struct, tag="worker-state", tag_field="op", omit_defau
     models: list[LoadedModel] = msgspec.field(default_factory=list)
 
 
-class PeerState(msgspec.Struct, tag="peer-state", tag_field="op", omit_defaults=True):
-    """A node's answer to `Status` over the mesh: who it is, and its workers that are up or coming."""
+class Subscribe(msgspec.Struct, tag="subscribe", tag_field="op", omit_defaults=True):
+    """CALL, mesh: who are you, and tell me your beacons on this link from now on. Reply `Welcome`."""
 
     node: str
-    pop: str
-    workers_up: int = 0
-    workers_starting: int = 0
-    warm: list[str] = msgspec.field(default_factory=list)
+    version: str = ""
+
+
+class Welcome(msgspec.Struct, tag="welcome", tag_field="op", omit_defaults=True):
+    """Answer to `Subscribe`: the node as it names itself. Its beacons follow as `BeaconNews`."""
+
+    node: str
+    version: str = ""
+
+
+class Probe(msgspec.Struct, tag="probe", tag_field="op", omit_defaults=True):
+    """CALL, mesh: are you there? Reply `Done` at once; its time is the round trip."""
+
+
+class BeaconNews(msgspec.Struct, tag="beacon", tag_field="op", omit_defaults=True):
+    """EVENT, mesh. Body: msgpack of `edge.policy.facts.Beacon`.
+
+    `base` 0: whole. Else only what changed since the beacon with that sequence number: `models`,
+    `demand` and `rtts_ms` hold changed entries, `gone` the models that are no longer there.
+    """
+
+    base: int = 0
+    gone: tuple[str, ...] = ()
+
+
+class Resync(msgspec.Struct, tag="resync", tag_field="op", omit_defaults=True):
+    """EVENT, mesh, from the subscriber: I can't use your delta, send a whole beacon."""
+
+
+class Goodbye(msgspec.Struct, tag="goodbye", tag_field="op", omit_defaults=True):
+    """EVENT, from the answering side: open no more exchanges on this link, dial again.
+
+    What is under way on it is still answered.
+    """
 
 
 class Catalogue(msgspec.Struct, tag="catalogue", tag_field="op", omit_defaults=True):
@@ -130,31 +172,75 @@ class GetManifest(msgspec.Struct, tag="manifest", tag_field="op", omit_defaults=
     deadline_ms: float = 10_000.0
 
 
+class FarSource(msgspec.Struct, omit_defaults=True):
+    """A node of another region that holds a model on its disk; `blobs` is host:port of its blob server."""
+
+    node: str
+    blobs: str
+    rtt_ms: float = 0.0
+
+
 class Ensure(msgspec.Struct, tag="ensure", tag_field="op", omit_defaults=True):
     """Bring all blobs of a manifest to this node's disk, verified, and hold them.
 
-    The hold lasts until `Release` or until the link closes. One fetch under many callers.
+    The hold lasts until `Release` or until the link closes. One fetch under many callers. With
+    `hold` false they are only brought. `far` are nodes of other regions that have them.
     """
 
     digest: str
     deadline_ms: float = 30_000.0
+    hold: bool = True
+    far: tuple[FarSource, ...] = ()
 
 
 class Ensured(msgspec.Struct, tag="ensured", tag_field="op", omit_defaults=True):
-    """Answer to `Ensure`: where the weights were found (disk | origin) and what moved.
+    """Answer to `Ensure`: where the weights were found (host | disk | region | far | origin), what moved.
 
+    `moved_bytes` came over a network, `outside_bytes` of them from another region or the origin.
     Body: the manifest.
     """
 
     residency: str
     moved_bytes: int
     hydrate_ms: float
+    outside_bytes: int = 0
 
 
 class Release(msgspec.Struct, tag="release", tag_field="op", omit_defaults=True):
     """Give back one hold on a manifest. Reply `Done`."""
 
     digest: str
+
+
+class Inventory(msgspec.Struct, tag="inventory", tag_field="op", omit_defaults=True):
+    """What lies whole on your disk? Reply `InventoryState`."""
+
+    newer_than: int = 0
+
+
+class InventoryState(msgspec.Struct, tag="inventory-state", tag_field="op", omit_defaults=True):
+    """Body: msgpack of {manifest digest: [tier ("disk" | "host"), size in bytes]}; empty when not newer.
+
+    `number` grows with each change. The rates are measured, in bytes per ms, 0 until they are.
+    """
+
+    number: int
+    region_rate: float = 0.0
+    far_rate: float = 0.0
+    origin_rate: float = 0.0
+
+
+class Drop(msgspec.Struct, tag="drop", tag_field="op", omit_defaults=True):
+    """Evict a manifest and those of its blobs that nobody else needs from disk. Reply `Done`."""
+
+    digest: str
+
+
+class Pin(msgspec.Struct, tag="pin", tag_field="op", omit_defaults=True):
+    """Keep a manifest's blobs on this disk until told otherwise, over restarts. Reply `Done`."""
+
+    digest: str
+    pinned: bool = True
 
 
 class StoredModel(msgspec.Struct, omit_defaults=True):
@@ -166,6 +252,21 @@ class StoredModel(msgspec.Struct, omit_defaults=True):
     total_bytes: int
     disk_bytes: int
     holds: int
+    pinned: bool = False
+    kept: bool = False
+
+
+class IndexState(msgspec.Struct, omit_defaults=True):
+    """The region's Redis as this node sees it; `state`: off | up | stale. Counts only grow."""
+
+    state: str = "off"
+    epoch: str = ""
+    last_error: str = ""
+    blobs: int = 0
+    nodes: tuple[str, ...] = ()
+    lag_ms: float = 0.0
+    refused: int = 0
+    reregistered: int = 0
 
 
 class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_defaults=True):
@@ -178,17 +279,11 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     quarantined: int = 0
     fetched_bytes: int = 0
     fetches: int = 0
+    #: Bytes fetched, by source: region, far, origin.
+    sources: dict[str, int] = msgspec.field(default_factory=dict)
+    served_bytes: int = 0
+    index: IndexState = msgspec.field(default_factory=IndexState)
     models: list[StoredModel] = msgspec.field(default_factory=list)
-
-
-class Failed(msgspec.Struct, omit_defaults=True):
-    """Head of an ERROR frame."""
-
-    reason: str
-    message: str
-    source: str = "internal"
-    retryable: bool = False
-    retry_after_s: int | None = None
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=True):
@@ -203,6 +298,15 @@ class Withdraw(msgspec.Struct, tag="withdraw", tag_field="op", omit_defaults=Tru
 
 class Announce(msgspec.Struct, tag="announce", tag_field="op", omit_defaults=True):
     """CALL, proxy -> parent: attract traffic again. Reply `Announcement`."""
+
+
+class Restart(msgspec.Struct, tag="restart", tag_field="op", omit_defaults=True):
+    """CALL, proxy -> parent: start these children anew, one after another. Reply `Done` at once.
+
+    A proxy is replaced by a new one before the old one stops. Empty: all of them.
+    """
+
+    roles: tuple[str, ...] = ()
 
 
 class Tree(msgspec.Struct, tag="tree", tag_field="op", omit_defaults=True):
@@ -224,6 +328,10 @@ class TreeState(msgspec.Struct, tag="tree-state", tag_field="op", omit_defaults=
 
     announcement: str
     children: list[ChildState] = msgspec.field(default_factory=list)
+    #: Roles still to be restarted by a `Restart` that is under way.
+    restarting: tuple[str, ...] = ()
+    #: Why the last `Restart` did not come to its end; empty when it did.
+    restart_problem: str = ""
 
 
 class Announcement(msgspec.Struct, tag="announcement", tag_field="op", omit_defaults=True):
@@ -241,7 +349,17 @@ Head = (
     | Done
     | Status
     | WorkerState
-    | PeerState
+    | Subscribe
+    | Welcome
+    | Probe
+    | BeaconNews
+    | Resync
+    | Goodbye
+    | Inventory
+    | InventoryState
+    | Drop
+    | Pin
+    | Restart
     | Catalogue
     | CatalogueState
     | GetManifest
@@ -259,39 +377,30 @@ Head = (
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _heads: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Head)
-_failures: Final = msgspec.msgpack.Decoder(Failed)
-_REASONS: Final = {str(reason): reason for reason in Reason}
-_SOURCES: Final = {str(source): source for source in Source}
 
 encode_head = _encoder.encode
 
 
 def decode_head(raw: bytes) -> Head:
-    """A typed head. Raises EdgeError(PROTOCOL) for an unknown call or a field of the wrong type."""
+    """A typed head. Raises EdgeError(PROTOCOL) for an unknown call or a field of the wrong type.
+
+    A pulse that can't be read becomes None: it is a hint, and the answer it came with is not.
+    """
+    head: Head | None
     try:
-        head: Head = _heads.decode(raw)
+        head = _heads.decode(raw)
     except msgspec.MsgspecError as error:
-        raise EdgeError(Reason.PROTOCOL, f"unreadable call: {error}", source=Source.UPSTREAM) from error
+        head = _without_pulse(raw)
+        if head is None:
+            raise EdgeError(Reason.PROTOCOL, f"unreadable call: {error}", source=Source.UPSTREAM) from error
     return head
 
 
-def encode_failure(error: EdgeError) -> bytes:
-    """The head of an ERROR frame."""
-    return _encoder.encode(
-        Failed(str(error.reason), error.message, str(error.source), error.retryable, error.retry_after_s)
-    )
-
-
-def decode_failure(raw: bytes) -> EdgeError:
-    """An error as the peer raised it; unknown reasons become PROTOCOL, so that none is invented here."""
+def _without_pulse(raw: bytes) -> Inferred | None:
     try:
-        failed = _failures.decode(raw)
-    except msgspec.MsgspecError as error:
-        return EdgeError(Reason.PROTOCOL, f"unreadable error from upstream: {error}", source=Source.UPSTREAM)
-    return EdgeError(
-        _REASONS.get(failed.reason, Reason.PROTOCOL),
-        failed.message,
-        source=_SOURCES.get(failed.source, Source.UPSTREAM),
-        retryable=failed.retryable,
-        retry_after_s=failed.retry_after_s,
-    )
+        fields = msgspec.msgpack.decode(raw, type=dict[str, Any])
+        if fields.get("op") != "inferred" or fields.pop("pulse", None) is None:
+            return None
+        return msgspec.convert(fields, Inferred)
+    except msgspec.MsgspecError:
+        return None

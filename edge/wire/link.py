@@ -1,38 +1,36 @@
 """One connection that carries many exchanges: the asyncio half of the frames.
 
 The same class serves both ends. A link knows ids, order, bounds and cancellation; it does
-not know what a call means. Frames written in one turn of the event loop leave in one
-write, and all frames of one read are handled together: at 32 requests in flight the cost
-of a hop is shared by all that arrived with it.
+not know what a call means. All frames of one read are handled together: at 32 requests in
+flight the cost of a hop is shared by all that arrived with it.
 
 A body above `SHARED_BODY_BYTES` is sent with `stream` on a link opened for it alone
 (`exclusive=True`): then the pauses of TCP are the pauses of the body. A large *reply* on a
-shared link is bounded by `max_body_bytes` and buffered.
+shared link takes turns with the others at the sender, is bounded by `max_body_bytes`, and
+what its reader has not taken is buffered here: `BUFFERED_BODIES` times that for all.
 
 Calls go one way on a link: the side that was given `on_call` answers, the other one asks.
-Events go both ways.
+Events go both ways. After a `Goodbye` this side opens no more exchanges (`retired`), and
+closes the link once the last one has ended.
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.wire import calls
+from edge.wire.answering import Answering
+from edge.wire.channel import PAUSE_READING_BYTES, lost
 from edge.wire.exchange import Body, Incoming, Reply
-from edge.wire.frame import SHARED_BODY_BYTES, Decoder, FrameError, Kind, encode
+from edge.wire.frame import Decoder, FrameError, Kind, encode
 
 SWEEP_S: Final = 0.05
-#: So many frames leave at once without waiting for the turn's end: else, with all requests of 32
-#: connections in one write, the two processes of a hop work in turns instead of side by side
-#: (1.09 x the throughput at 32 connections, 5 interleaved rounds).
-FLUSH_FRAMES: Final = 8
-PAUSE_READING_BYTES: Final = 512 * 1024
-
-
-def _lost(message: str) -> EdgeError:
-    return EdgeError(Reason.LINK_LOST, message, source=Source.UPSTREAM)
+IDLE_S: Final = 20.0
+#: Replies that are read slowly, on one shared link: so many times `max_body_bytes` in memory.
+BUFFERED_BODIES: Final = 4
 
 
 class _Pending:
@@ -44,49 +42,47 @@ class _Pending:
         self.reply: Body | None = None
 
 
-class Link(asyncio.Protocol):
+class Link(Answering):
     """Both ends of a connection of frames.
 
     `on_call` gets each `Incoming` synchronously, in order of arrival; `on_event` each event's
-    head; `on_closed` runs once, after every pending exchange has failed with LINK_LOST.
+    head and body but `Goodbye`; `on_retired` runs when that came; `on_closed` runs once, after
+    every pending exchange has failed with LINK_LOST. `idle_s`: an answer that has begun fails
+    with DEADLINE when its reader waited so long for the next byte.
     """
 
     def __init__(
         self,
         *,
         on_call: Callable[[Incoming], None] | None = None,
-        on_event: Callable[[calls.Head], None] | None = None,
+        on_event: Callable[[calls.Head, bytes], None] | None = None,
         on_closed: Callable[["Link"], None] | None = None,
         on_open: Callable[["Link"], None] | None = None,
+        on_retired: Callable[["Link"], None] | None = None,
         max_body_bytes: int = 64 * 1024 * 1024,
         max_calls: int = 4096,
         exclusive: bool = False,
+        idle_s: float = IDLE_S,
     ) -> None:
+        super().__init__(max_body_bytes=max_body_bytes, idle_s=idle_s)
         self._on_call = on_call
         self._on_event = on_event
         self._on_closed = on_closed
         self._on_open = on_open
-        self.max_body_bytes = max_body_bytes
+        self._on_retired = on_retired
         self._max_calls = max_calls
         self._exclusive = exclusive
         self._decoder = Decoder()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.transport: asyncio.Transport | None = None
         self._next_id = 0
         self._pending: dict[int, _Pending] = {}
-        self._incoming: dict[int, Incoming] = {}
-        self._out: list[bytes] = []
-        self._flushing = False
-        self._writable: asyncio.Future[None] | None = None
+        self._replies: weakref.WeakSet[Body] = weakref.WeakSet()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._reading_paused = False
+        #: The other side said goodbye.
+        self.retired = False
+        #: Events that this node could not read: of a newer peer, or none at all.
+        self.unknown_events = 0
 
     # --- opened side
-
-    @property
-    def closed(self) -> bool:
-        """True once nothing more can be sent."""
-        return self.transport is None or self.transport.is_closing()
 
     @property
     def in_flight(self) -> int:
@@ -118,7 +114,7 @@ class Link(asyncio.Protocol):
         """
         exchange_id, future = self._open(Kind.CALL_MORE, head, b"", timeout_s)
         # Beside the answer, not before it: a body that stalls must not hide a refusal or the deadline.
-        pump = asyncio.get_running_loop().create_task(self._pump(exchange_id, chunks))
+        pump = asyncio.get_running_loop().create_task(self._pump_all(exchange_id, chunks))
         try:
             either: set[asyncio.Future[Any]] = {pump, future}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -132,17 +128,9 @@ class Link(asyncio.Protocol):
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    async def _pump(self, exchange_id: int, chunks: AsyncIterator[bytes]) -> None:
-        async for chunk in chunks:
-            for at in range(0, len(chunk), SHARED_BODY_BYTES):
-                self._send(encode(Kind.DATA, exchange_id, body=chunk[at : at + SHARED_BODY_BYTES]))
-            await self._drain()
+    async def _pump_all(self, exchange_id: int, chunks: AsyncIterator[bytes]) -> None:
+        await self._pump(exchange_id, chunks)
         self._send(encode(Kind.END, exchange_id))
-
-    def event(self, head: calls.Head) -> None:
-        """Tell the other side something that needs no answer; lost with the link."""
-        if not self.closed:
-            self._send(encode(Kind.EVENT, 0, calls.encode_head(head)))
 
     def cancel(self, exchange_id: int) -> None:
         """Forget an exchange and tell the other side to stop working on it."""
@@ -152,28 +140,18 @@ class Link(asyncio.Protocol):
         if not pending.future.done():
             pending.future.cancel()
         if pending.reply is not None:
-            pending.reply.end(_lost("cancelled"))
+            pending.reply.end(lost("cancelled"))
+            self._read_on(pending.reply)
         if not self.closed:
             self._send(encode(Kind.CANCEL, exchange_id))
-
-    def abort(self) -> None:
-        """Close now: the other side may not read, or not be there."""
-        if self.transport is not None:
-            self.transport.abort()
-
-    def close(self) -> None:
-        """Send what is written, then close."""
-        if self.transport is not None:
-            self._flush()
-            self.transport.close()
 
     def _open(
         self, kind: Kind, head: calls.Head, body: bytes, timeout_s: float
     ) -> tuple[int, asyncio.Future[Reply]]:
         if self._on_call is not None:
             raise RuntimeError("this side of the link answers calls; it opens none")
-        if self.closed or self._loop is None:
-            error = _lost("the link is closed")
+        if self.closed or self.retired or self._loop is None:
+            error = lost("the other side ends this link" if self.retired else "the link is closed")
             error.retryable = True
             raise error
         self._next_id += 1
@@ -189,56 +167,65 @@ class Link(asyncio.Protocol):
     def _sweep(self) -> None:
         self._sweeper = None
         now_ms = clock.now_ms()
-        overdue = [key for key, pending in self._pending.items() if pending.due_ms <= now_ms]
+        overdue = [
+            exchange_id
+            for exchange_id, pending in self._pending.items()
+            if (pending.due_ms if pending.reply is None else pending.reply.due_ms) <= now_ms
+        ]
         for exchange_id in overdue:
             pending = self._pending[exchange_id]
-            if not pending.future.done():
-                pending.future.set_exception(
-                    EdgeError(Reason.DEADLINE, "no answer within the deadline", source=Source.UPSTREAM)
-                )
-            self.cancel(exchange_id)
+            what = "no answer within the deadline" if pending.reply is None else "the answer stalled"
+            self._give_up(exchange_id, EdgeError(Reason.DEADLINE, what, source=Source.UPSTREAM))
         if self._pending and self._loop is not None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        elif self.retired:
+            self.close()
 
-    # --- answering side
+    def _give_up(self, exchange_id: int, error: EdgeError) -> None:
+        """Fail one exchange here, and stop it over there."""
+        pending = self._pending.get(exchange_id)
+        if pending is not None:
+            if not pending.future.done():
+                pending.future.set_exception(error)
+            if pending.reply is not None:
+                pending.reply.end(error)
+            self.cancel(exchange_id)
 
-    def send_reply(self, exchange_id: int, head: calls.Head, body: bytes | memoryview) -> None:
-        """Answer a call; a large body leaves in DATA frames. Unknown ids are a cancelled caller."""
-        if self._incoming.pop(exchange_id, None) is None or self.closed:
-            return
-        self._read_on()
-        raw = calls.encode_head(head)
-        if len(body) <= SHARED_BODY_BYTES:
-            self._send(encode(Kind.REPLY, exchange_id, raw, body), alone=not self._incoming)
-            return
-        view = memoryview(body)
-        self._send(encode(Kind.REPLY_MORE, exchange_id, raw))
-        for at in range(0, len(view), SHARED_BODY_BYTES):
-            self._send(encode(Kind.DATA, exchange_id, body=view[at : at + SHARED_BODY_BYTES]))
-        self._send(encode(Kind.END, exchange_id))
+    def _retire(self) -> None:
+        if self._on_call is None and not self.retired:
+            self.retired = True
+            if self._on_retired is not None:
+                self._on_retired(self)
+            if not self._pending:
+                self.close()
 
-    def send_failure(self, exchange_id: int, error: EdgeError) -> None:
-        """Answer a call with an error."""
-        if self._incoming.pop(exchange_id, None) is not None and not self.closed:
-            self._read_on()
-            self._send(encode(Kind.ERROR, exchange_id, calls.encode_failure(error)))
+    def body_abandoned(self, body: Body) -> None:
+        """Nobody reads this reply any further: stop it over there, and free a link that was its own."""
+        for exchange_id, pending in self._pending.items():
+            if pending.reply is body:
+                self.cancel(exchange_id)
+                if self._exclusive:
+                    self.close()
+                return
+        super().body_abandoned(body)
 
     # --- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the connection is there."""
-        self.transport = cast(asyncio.Transport, transport)
-        self._loop = asyncio.get_running_loop()
+        super().connection_made(transport)
+        if self._exclusive and self._on_call is None:
+            self._allow_pauses()
         if self._on_open is not None:
             self._on_open(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone; everything in it fails, nothing is left waiting."""
-        self.transport = None
+        super().connection_lost(exc)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        error = _lost("the link was lost" if exc is None else f"the link was lost: {exc}")
+        error = lost("the link was lost" if exc is None else f"the link was lost: {exc}")
         pending, self._pending = self._pending, {}
         for call in pending.values():
             if not call.future.done():
@@ -248,20 +235,8 @@ class Link(asyncio.Protocol):
         incoming, self._incoming = self._incoming, {}
         for item in incoming.values():
             self._cancel_incoming(item)
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
         if self._on_closed is not None:
             self._on_closed(self)
-
-    def pause_writing(self) -> None:
-        """asyncio: the other side does not read."""
-        self._writable = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        """asyncio: it reads again."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes; every frame in them is handled now."""
@@ -279,11 +254,17 @@ class Link(asyncio.Protocol):
             if pending is not None:
                 if pending.reply is not None:
                     raise FrameError("a second answer to one call")
-                # Read first: what can't be read ends the link, and this exchange with it.
-                reply = Reply(calls.decode_head(head), body, None)
+                try:
+                    reply = Reply(calls.decode_head(head), body, None)
+                except EdgeError as unreadable:
+                    # The frames are in order: only this exchange can't be used.
+                    self._give_up(exchange_id, unreadable)
+                    return
                 del self._pending[exchange_id]
                 if not pending.future.done():
                     pending.future.set_result(reply)
+        elif kind is Kind.REPLY_MORE:
+            self._handle_reply_more(exchange_id, head, body)
         elif kind is Kind.ERROR:
             pending = self._pending.pop(exchange_id, None)
             if pending is not None:
@@ -294,23 +275,44 @@ class Link(asyncio.Protocol):
                     pending.reply.end(error)
         elif kind is Kind.DATA or kind is Kind.END:
             self._handle_data(kind, exchange_id, body)
-        elif kind is Kind.REPLY_MORE:
-            pending = self._pending.get(exchange_id)
-            if pending is not None and not pending.future.done():
-                pending.reply = Body(self, body)
-                pending.future.set_result(Reply(calls.decode_head(head), b"", pending.reply))
         elif kind is Kind.CANCEL:
             item = self._incoming.pop(exchange_id, None)
             if item is not None:
                 self._cancel_incoming(item)
-                self._read_on()
+        else:
+            self._handle_event(head, body)
+
+    def _handle_reply_more(self, exchange_id: int, head: bytes, body: bytes) -> None:
+        pending = self._pending.get(exchange_id)
+        if pending is None or pending.future.done():
+            return
+        try:
+            typed = calls.decode_head(head)
+        except EdgeError as error:
+            self._give_up(exchange_id, error)
+            return
+        pending.reply = Body(self, body, pending.due_ms)
+        self._replies.add(pending.reply)
+        pending.future.set_result(Reply(typed, b"", pending.reply))
+
+    def _handle_event(self, head: bytes, body: bytes) -> None:
+        try:
+            typed = calls.decode_head(head)
+        except EdgeError:
+            self.unknown_events += 1
+            return
+        if type(typed) is calls.Goodbye:
+            self._retire()
         elif self._on_event is not None:
-            self._on_event(calls.decode_head(head))
+            self._on_event(typed, body)
 
     def _handle_call(self, kind: Kind, exchange_id: int, head: bytes, body: bytes) -> None:
         if self._on_call is None or exchange_id in self._incoming:
             raise FrameError("a call that this side did not expect")
-        rest = Body(self, body) if kind is Kind.CALL_MORE else None
+        rest = None
+        if kind is Kind.CALL_MORE:
+            rest = Body(self, body)
+            self._allow_pauses()
         try:
             typed = calls.decode_head(head)
         except EdgeError as error:
@@ -328,79 +330,37 @@ class Link(asyncio.Protocol):
     def _handle_data(self, kind: Kind, exchange_id: int, body: bytes) -> None:
         """DATA belongs to a call that we answer or to a reply that we await."""
         item = self._incoming.get(exchange_id)
-        pending = self._pending.get(exchange_id)
-        stream = item.rest if item is not None and item.rest is not None else None
-        if stream is None and pending is not None:
+        if item is not None and item.rest is not None:
+            stream = item.rest
+            if kind is Kind.END:
+                stream.end()
+                return
+            stream.feed(body)
+        else:
+            pending = self._pending.get(exchange_id)
+            if pending is None or pending.reply is None:
+                return
             stream = pending.reply
-        if stream is None:
-            return
-        if kind is Kind.END:
-            stream.end()
-            if pending is not None and stream is pending.reply:
+            if kind is Kind.END:
                 del self._pending[exchange_id]
-            return
-        stream.feed(body)
-        if (
-            self._exclusive
-            and not self._reading_paused
-            and stream.buffered_bytes > PAUSE_READING_BYTES
-            and self.transport is not None
-        ):
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def _read_on(self) -> None:
-        """The call whose body held the reading has its answer: without it a close would not be seen."""
-        if self._reading_paused and not self._incoming and self.transport is not None:
-            self._reading_paused = False
-            self.transport.resume_reading()
-
-    def body_drained(self, body: Body) -> None:
-        """A consumer took bytes of a body; read on if it was the one that held us."""
-        if self._reading_paused and body.buffered_bytes <= PAUSE_READING_BYTES // 2 and not self.closed:
-            self._reading_paused = False
-            if self.transport is not None:
-                self.transport.resume_reading()
-
-    def body_abandoned(self, body: Body) -> None:
-        """Nobody reads this reply any further: stop it over there, and free a link that was its own."""
-        for exchange_id, pending in list(self._pending.items()):
-            if pending.reply is body:
+                stream.end()
+                return
+            stream.feed(body)
+            if not self._exclusive:
+                self._bound_buffers(stream)
+            if stream.ended:
                 self.cancel(exchange_id)
-                if self._exclusive:
-                    self.close()
+                return
+        if self._exclusive:
+            self._hold_reading(stream)
 
-    def _cancel_incoming(self, item: Incoming) -> None:
-        item.cancelled = True
-        if item.rest is not None:
-            item.rest.end(EdgeError(Reason.CLIENT_GONE, "the caller left", source=Source.DOWNSTREAM))
-        if item.on_cancel is not None:
-            item.on_cancel()
-
-    def _send(self, frame: bytes, *, alone: bool = False) -> None:
-        """Write soon, with what else comes in this turn; at once when nothing else is under way."""
-        self._out.append(frame)
-        if alone or len(self._out) >= FLUSH_FRAMES:
-            self._flush()
-        elif not self._flushing and self._loop is not None:
-            self._flushing = True
-            self._loop.call_soon(self._flush_later)
-
-    def _flush_later(self) -> None:
-        self._flushing = False
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._out and self.transport is not None:
-            out, self._out = self._out, []
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    async def _drain(self) -> None:
-        self._flush()
-        if self._writable is not None:
-            await self._writable
-        if self.closed:
-            raise _lost("the link was lost while sending")
+    def _bound_buffers(self, body: Body) -> None:
+        """Slow readers of large replies share the memory of one link; who keeps up is not touched."""
+        if body.buffered_bytes > PAUSE_READING_BYTES:
+            limit = BUFFERED_BODIES * self.max_body_bytes
+            if sum(reply.buffered_bytes for reply in self._replies) > limit:
+                text = f"slow readers hold more than {limit} bytes of one link"
+                body.drop(EdgeError(Reason.SATURATED, text, source=Source.DOWNSTREAM))
 
     def _abort(self, message: str) -> None:
         if self.transport is not None:

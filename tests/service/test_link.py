@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 
+import msgspec
 import pytest
 
 from edge.errors import EdgeError, Reason
+from edge.policy.facts import OnDevice, Pulse
 from edge.wire import calls
 from edge.wire.dial import Dialer
 from edge.wire.frame import SHARED_BODY_BYTES, Kind, encode
@@ -189,7 +192,7 @@ async def test_a_refused_body_that_held_the_reading_lets_the_close_be_seen(tmp_p
     calls_seen = []
     async with answering(tmp_path / "s", calls_seen.append) as (client, accepted):
         asked = asyncio.get_running_loop().create_task(client.stream(INFER, produce(), timeout_s=20))
-        await wait_until(lambda: accepted and accepted[0]._reading_paused)
+        await wait_until(lambda: accepted and accepted[0].reading_paused)
         calls_seen[0].fail(EdgeError(Reason.SATURATED, "busy"))
         with pytest.raises(EdgeError, match="busy"):
             await asyncio.wait_for(asked, 2)
@@ -197,14 +200,74 @@ async def test_a_refused_body_that_held_the_reading_lets_the_close_be_seen(tmp_p
         await wait_until(lambda: accepted[0].closed)
 
 
-async def test_an_unreadable_answer_fails_its_call(tmp_path):
+@pytest.mark.parametrize("kind", [Kind.REPLY, Kind.REPLY_MORE])
+async def test_an_unreadable_answer_fails_its_call_alone(tmp_path, kind):
+    held = []
+
     def gibberish(incoming):
-        incoming.link._send(encode(Kind.REPLY, incoming.id, b"\xc1"))
+        if incoming.body == b"hold":
+            held.append(incoming)
+        else:
+            incoming.link._send(encode(kind, incoming.id, b"\xc1"))
 
     async with answering(tmp_path / "s", gibberish) as (client, _):
+        other = client.submit(INFER, b"hold", timeout_s=20)[1]
         with pytest.raises(EdgeError) as caught:
             await asyncio.wait_for(client.request(INFER, timeout_s=20), 2)
-    assert caught.value.reason in (Reason.PROTOCOL, Reason.LINK_LOST)
+        assert caught.value.reason is Reason.PROTOCOL
+        held[0].reply(calls.Inferred(), b"fine")
+        assert (await asyncio.wait_for(other, 2)).body == b"fine"
+
+
+async def test_a_failure_brings_the_pulse_and_an_impossible_one_is_dropped(tmp_path):
+    good = Pulse(boot=1, seq=2, worker=3, in_flight=4, queued_ms=5.0, model=OnDevice(service_ms=6.0))
+    bad = Pulse(boot=1, seq=2, queued_ms=math.nan)
+
+    def refuse(incoming):
+        incoming.fail(EdgeError(Reason.BUSY, "full\r\n\x1b[31m"), good if incoming.body == b"good" else bad)
+
+    async with answering(tmp_path / "s", refuse) as (client, _):
+        for body, pulse in ((b"good", good), (b"bad", None)):
+            with pytest.raises(calls.UpstreamError) as caught:
+                await client.request(INFER, body, timeout_s=5)
+            assert (caught.value.reason, caught.value.pulse) == (Reason.BUSY, pulse)
+            assert caught.value.message == "full[31m"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "raw"),
+    [
+        ("no msgpack", b"\xc1"),
+        ("a retry that is text", msgspec.msgpack.encode({"reason": "busy", "retry_after_s": "never"})),
+        ("nothing", b""),
+    ],
+)
+async def test_poisoned_failures_end_their_call_and_nothing_else(tmp_path, sentence, raw):
+    def poison(incoming):
+        if incoming.body == b"poison":
+            incoming.link._send(encode(Kind.ERROR, incoming.id, raw))
+        else:
+            echo(incoming)
+
+    async with answering(tmp_path / "s", poison) as (client, _):
+        with pytest.raises(EdgeError):
+            await asyncio.wait_for(client.request(INFER, b"poison", timeout_s=20), 2)
+        assert (await client.request(INFER, b"fine", timeout_s=5)).body == b"fine"
+
+
+async def test_an_event_that_nobody_knows_is_counted_and_the_link_lives(tmp_path):
+    events = []
+    async with answering(tmp_path / "s", echo, on_event=lambda *told: events.append(told)) as (
+        client,
+        accepted,
+    ):
+        await client.request(INFER, timeout_s=5)
+        accepted[0]._send(encode(Kind.EVENT, 0, msgspec.msgpack.encode({"op": "newer-than-we"})))
+        accepted[0].event(calls.Resync(), b"body")
+        await wait_until(lambda: events)
+        assert events == [(calls.Resync(), b"body")]
+        assert client.unknown_events == 1
+        assert (await client.request(INFER, b"x", timeout_s=5)).body == b"x"
 
 
 async def test_a_body_over_the_cap_fails_alone(tmp_path):
