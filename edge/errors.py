@@ -35,15 +35,22 @@ class Reason(StrEnum):
     BAD_EXPECTATION = "bad-expectation"
     NOT_IMPLEMENTED = "not-implemented"
     BAD_VERSION = "bad-version"
+    UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     CLIENT_GONE = "client-gone"
     # capacity: it exists but is contended
     SATURATED = "saturated"
     QUEUE_FULL = "queue-full"
     QUEUE_TIMEOUT = "queue-timeout"
+    BUSY = "busy"
+    RATE_LIMITED = "rate-limited"
     CONNECTIONS = "too-many-connections"
     # none can serve now
     NO_ENDPOINT = "no-endpoint"
+    CONFINED = "confined"
+    REGION = "region-unavailable"
+    COLD_REFUSED = "cold-refused"
+    DRAINING = "draining"
     NO_CATALOGUE = "no-catalogue"
     NO_MEMORY = "no-memory"
     NO_SPACE = "no-space"
@@ -64,6 +71,7 @@ class Reason(StrEnum):
 STATUS: Final[dict[Reason, int]] = {
     Reason.BAD_REQUEST: 400,
     Reason.BAD_INPUT: 400,
+    Reason.UNAUTHENTICATED: 401,
     Reason.FORBIDDEN: 403,
     Reason.UNKNOWN_MODEL: 404,
     Reason.UNKNOWN_PATH: 404,
@@ -77,6 +85,8 @@ STATUS: Final[dict[Reason, int]] = {
     Reason.SATURATED: 429,
     Reason.QUEUE_FULL: 429,
     Reason.QUEUE_TIMEOUT: 429,
+    Reason.BUSY: 429,
+    Reason.RATE_LIMITED: 429,
     Reason.HEADERS_TOO_LARGE: 431,
     Reason.CLIENT_GONE: 499,
     Reason.INFER_FAILED: 500,
@@ -85,6 +95,10 @@ STATUS: Final[dict[Reason, int]] = {
     Reason.NOT_IMPLEMENTED: 501,
     Reason.CONNECTIONS: 503,
     Reason.NO_ENDPOINT: 503,
+    Reason.CONFINED: 503,
+    Reason.REGION: 503,
+    Reason.COLD_REFUSED: 503,
+    Reason.DRAINING: 503,
     Reason.NO_CATALOGUE: 503,
     Reason.NO_MEMORY: 503,
     Reason.NO_SPACE: 503,
