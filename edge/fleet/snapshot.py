@@ -1,114 +1,466 @@
 """The world as this node sees it, kept so that a decision reads it in one look.
 
-`Fleet` counts what this node sends where and which endpoints are up; `current` freezes it
-for one decision. No I/O: links and workers report here, the handler reads here.
+Links, workers and the request path report here; `current` gives the frozen world, which is
+replaced whole when something changed, and `beacon` what this node tells the others. No I/O.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from edge.policy.facts import Endpoint, Snapshot, State
+import msgspec
 
-#: Weight of a new sample in the service time of an endpoint.
-EWMA: Final = 0.1
+from edge import clock
+from edge.config import NodeConfig
+from edge.fleet.learned import Learned
+from edge.fleet.own import OwnWorker
+from edge.policy.facts import (
+    Beacon,
+    Endpoint,
+    Live,
+    Mode,
+    ModelBeacon,
+    OnDevice,
+    Pulse,
+    Rates,
+    Snapshot,
+    Standing,
+    State,
+    Tier,
+    WorkerBeacon,
+)
+from edge.wire.calls import FarSource
+
+MAX_COLD_WAIT_MS: Final = 30_000.0
+#: A node that was never probed is taken to be this far.
+UNKNOWN_RTT_MS: Final = 200.0
+MAX_SENT: Final = 4_096
+MAX_FAR_SOURCES: Final = 8
 
 
-class EndpointState:
-    """The running state of one endpoint; frozen into `Endpoint` for each decision."""
+@dataclasses.dataclass(slots=True)
+class NodeView:
+    """What is known of one other node.
 
-    __slots__ = (
-        "_capacity_freed",
-        "_changed",
-        "hard_limit",
-        "home",
-        "in_flight",
-        "name",
-        "service_ms",
-        "soft_limit",
-        "state",
-        "warm",
-    )
+    `sent` are (sent at, cost) of requests that its newest beacon may not show yet, by worker.
+    """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        home: bool,
-        soft_limit: int,
-        hard_limit: int,
-        capacity_freed: Callable[[], None],
-        changed: Callable[[], None],
-    ) -> None:
-        self.name = name
-        self.home = home
-        self.state = State.DOWN
-        self.in_flight = 0
-        self.soft_limit = soft_limit
-        self.hard_limit = hard_limit
-        self.warm: set[str] = set()
-        self.service_ms = 0.0
-        self._capacity_freed = capacity_freed
-        self._changed = changed
-
-    def begin(self) -> None:
-        """One more request was sent there."""
-        self.in_flight += 1
-
-    def end(self, service_ms: float | None) -> None:
-        """It ended; `service_ms` is its time there, None when it failed."""
-        self.in_flight -= 1
-        if service_ms is not None:
-            self.service_ms += (service_ms - self.service_ms) * (EWMA if self.service_ms else 1.0)
-        self._capacity_freed()
-
-    def set_state(self, state: State) -> None:
-        """It came up, is starting, or went down."""
-        self.state = state
-        if state is not State.UP:
-            self.warm.clear()
-        self._changed()
+    beacon: Beacon
+    at_ms: float
+    rtt_ms: float | None = None
+    linked: bool = False
+    standing: Standing = Standing.OUT
+    lives: list[Live] = dataclasses.field(default_factory=list)
+    sent: list[deque[tuple[float, float]]] = dataclasses.field(default_factory=list)
+    models: list[dict[str, OnDevice]] = dataclasses.field(default_factory=list)
+    held: dict[str, Tier] = dataclasses.field(default_factory=dict)
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Fleet:
-    """Every endpoint this node may choose, and the bounds of its queue."""
+    """Every worker that a request of this node may run on, and the bounds of its queue."""
 
-    def __init__(self, *, max_waiting: int, max_wait_ms: float, max_cold_wait_ms: float) -> None:
-        self.endpoints: dict[str, EndpointState] = {}
+    def __init__(self, config: NodeConfig, *, changed: Callable[[], None]) -> None:
+        self.node = config.node
+        self.pop = config.pop
+        self.region = config.region
+        self.own: dict[str, OwnWorker] = {}
+        self.nodes: dict[str, NodeView] = {}
+        self.learned = Learned()
         self.waiting = 0
-        self._max_waiting = max_waiting
-        self._max_wait_ms = max_wait_ms
-        self._max_cold_wait_ms = max_cold_wait_ms
+        self.held: dict[str, Tier] = {}
+        self.rates = Rates()
+        self.draining = False
+        #: Models that this node means to evict from its devices.
+        self.evicting: Callable[[], frozenset[str]] = frozenset
+        #: Beacons and links that change what may be chosen wake whoever waits for a slot.
+        self._changed = changed
+        self._config = config
+        self._mode = Mode(config.routing.mode)
+        self._known: dict[str, Standing] = {}
+        self._rtts: dict[str, float] = {}
+        self._links: set[str] = set()
+        self._heard: tuple[int, asyncio.Event] | None = None
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._stale = True
 
-    def add(self, endpoint: EndpointState) -> None:
-        """Names are unique; a second one of the same name is a fault of the configuration."""
-        if endpoint.name in self.endpoints:
-            raise ValueError(f"endpoint {endpoint.name} exists")
-        self.endpoints[endpoint.name] = endpoint
+    # --- reports
 
-    def current(self, digest: str) -> Snapshot:
-        """The world for a request of the model with this manifest digest."""
-        return Snapshot(
-            tuple(
-                [
-                    Endpoint(
-                        e.name,
-                        e.home,
-                        e.state,
-                        e.in_flight,
-                        e.soft_limit,
-                        e.hard_limit,
-                        digest in e.warm,
-                        e.service_ms,
-                    )
-                    for e in self.endpoints.values()
-                ]
-            ),
-            self.waiting,
-            self._max_waiting,
-            self._max_wait_ms,
-            self._max_cold_wait_ms,
+    def add(self, worker: OwnWorker) -> None:
+        """One worker of this node. Names are unique: ValueError for a second one."""
+        if worker.name in self.own:
+            raise ValueError(f"worker {worker.name} exists")
+        self.own[worker.name] = worker
+        self._stale = True
+
+    def touched(self) -> None:
+        """Something of this node changed: the next decision and the next beacon see it."""
+        self._stale = True
+
+    def take(self, beacon: Beacon, at_ms: float) -> None:
+        """A beacon that was checked and is newer than the last one."""
+        view = self.nodes.get(beacon.node)
+        if view is None:
+            view = self.nodes[beacon.node] = NodeView(
+                beacon,
+                at_ms,
+                rtt_ms=self._rtts.get(beacon.node),
+                linked=beacon.node in self._links,
+                standing=self._known.get(beacon.node, Standing.OUT),
+            )
+        else:
+            freed = _in_flight(beacon) < _in_flight(view.beacon) or len(beacon.workers) != len(
+                view.beacon.workers
+            )
+            before, view.beacon, view.at_ms = view.beacon, beacon, at_ms
+            if freed or beacon.draining != before.draining or beacon.boot != before.boot:
+                self._changed()
+        if beacon.draining and view.standing is Standing.GOOD:
+            view.standing = Standing.DRAINING
+        self._index(view)
+        if self._heard is not None and len(self.nodes) >= self._heard[0]:
+            self._heard[1].set()
+
+    def _index(self, view: NodeView) -> None:
+        """From a beacon to endpoints."""
+        beacon = view.beacon
+        count = len(beacon.workers)
+        while len(view.lives) < count:
+            view.lives.append(Live())
+            view.sent.append(deque(maxlen=MAX_SENT))
+        view.models = [{} for _ in range(count)]
+        view.held = {}
+        for digest, model in beacon.models.items():
+            if model.tier is not Tier.ORIGIN:
+                view.held[digest] = model.tier
+            for index, on in model.workers.items():
+                view.models[index][digest] = on
+        self._settle(view)
+
+    def _settle(self, view: NodeView) -> None:
+        """What the newest state shows is no longer unseen; then its endpoints anew."""
+        seen_until_ms = view.at_ms - (view.rtt_ms or 0.0)
+        for live, sent in zip(view.lives, view.sent, strict=True):
+            while sent and sent[0][0] < seen_until_ms:
+                sent.popleft()
+            live.unseen = len(sent)
+            live.unseen_ms = sum(cost for _, cost in sent)
+        self._rebuild(view)
+
+    def _rebuild(self, view: NodeView) -> None:
+        beacon = view.beacon
+        rtt_ms = view.rtt_ms if view.rtt_ms is not None else UNKNOWN_RTT_MS
+        view.endpoints = tuple(
+            [
+                Endpoint(
+                    name=f"{beacon.node}/{index}",
+                    node=beacon.node,
+                    pop=beacon.pop,
+                    region=beacon.region,
+                    here=False,
+                    home=beacon.pop == self.pop,
+                    state=worker.state,
+                    standing=view.standing,
+                    rtt_ms=rtt_ms,
+                    linked=view.linked,
+                    at_ms=view.at_ms,
+                    soft_limit=worker.soft_limit,
+                    hard_limit=worker.hard_limit,
+                    in_flight=worker.in_flight,
+                    queued_ms=worker.queued_ms,
+                    arrivals_per_s=worker.arrivals_per_s,
+                    parallel=max(1.0, worker.parallel),
+                    loader_wait_ms=worker.loader_wait_ms,
+                    capacity_bytes=worker.device_bytes,
+                    models=view.models[index],
+                    held=view.held,
+                    rates=beacon.rates,
+                    live=view.lives[index],
+                )
+                for index, worker in enumerate(beacon.workers)
+            ]
+        )
+        self._stale = True
+
+    def pulse(self, node: str, pulse: Pulse, digest: str, at_ms: float) -> None:
+        """The state that came with a reply or a refusal: newer than the last beacon, of one worker only."""
+        view = self.nodes.get(node)
+        if view is None or not 0 <= pulse.worker < len(view.beacon.workers):
+            return
+        if (pulse.boot, pulse.seq) < (view.beacon.boot, view.beacon.seq):
+            return
+        old = view.beacon.workers[pulse.worker]
+        worker = msgspec.structs.replace(
+            old, state=pulse.state, in_flight=pulse.in_flight, queued_ms=pulse.queued_ms
+        )
+        workers = list(view.beacon.workers)
+        workers[pulse.worker] = worker
+        view.beacon = msgspec.structs.replace(view.beacon, workers=tuple(workers))
+        view.at_ms = at_ms
+        if pulse.draining and view.standing is Standing.GOOD:
+            view.standing = Standing.DRAINING
+        on = view.models[pulse.worker]
+        if pulse.model is None:
+            on.pop(digest, None)
+        else:
+            on[digest] = pulse.model
+        self._settle(view)
+
+    def linked(self, node: str, up: bool) -> None:
+        """The link to a node came up or was lost."""
+        (self._links.add if up else self._links.discard)(node)
+        view = self.nodes.get(node)
+        if view is not None and view.linked != up:
+            view.linked = up
+            self._rebuild(view)
+            self._changed()
+
+    def measured_rtt(self, node: str, rtt_ms: float) -> None:
+        """The smoothed round trip to a node."""
+        self._rtts[node] = rtt_ms
+        view = self.nodes.get(node)
+        if view is not None:
+            view.rtt_ms = rtt_ms
+            self._rebuild(view)
+
+    def standing(self, node: str, standing: Standing) -> None:
+        """Whether a node may be chosen."""
+        self._known[node] = standing
+        view = self.nodes.get(node)
+        if view is None:
+            return
+        if standing is Standing.GOOD and view.beacon.draining:
+            standing = Standing.DRAINING
+        if view.standing is not standing:
+            view.standing = standing
+            self._rebuild(view)
+            self._changed()
+
+    def forget(self, node: str) -> None:
+        """Nothing was heard of a node for so long that it is taken to be gone for good."""
+        self._known.pop(node, None)
+        self._rtts.pop(node, None)
+        if self.nodes.pop(node, None) is not None:
+            self._stale = True
+            self._changed()
+
+    # --- what the request path counts
+
+    def begin(self, name: str, cost_ms: float) -> None:
+        """A request is sent to an endpoint."""
+        own = self.own.get(name)
+        if own is not None:
+            own.begin(cost_ms)
+            return
+        found = self._of(name)
+        if found is not None:
+            view, index = found
+            live = view.lives[index]
+            live.in_flight += 1
+            live.unseen += 1
+            live.unseen_ms += cost_ms
+            view.sent[index].append((clock.now_ms(), cost_ms))
+
+    def end(self, name: str, cost_ms: float) -> None:
+        """It ended, however it did."""
+        own = self.own.get(name)
+        if own is not None:
+            own.end(cost_ms)
+            return
+        found = self._of(name)
+        if found is not None:
+            view, index = found
+            view.lives[index].in_flight -= 1
+            self._changed()
+
+    def _of(self, name: str) -> tuple[NodeView, int] | None:
+        node, _, index = name.rpartition("/")
+        view = self.nodes.get(node)
+        number = int(index)
+        return (view, number) if view is not None and number < len(view.lives) else None
+
+    def cost_ms(self, name: str, digest: str) -> float:
+        """What one request of a model keeps an endpoint's device for, as far as anybody knows."""
+        otherwise_ms = self.learned.service_ms(digest)
+        own = self.own.get(name)
+        if own is not None:
+            return own.cost_ms(digest, otherwise_ms)
+        found = self._of(name)
+        on = found[0].models[found[1]].get(digest) if found is not None else None
+        return on.cost_ms if on is not None and on.cost_ms > 0.0 else otherwise_ms
+
+    def answered(
+        self, own: str, digest: str, body_bytes: int, reply_bytes: int, infer_ms: float, batch: int
+    ) -> None:
+        """One answer; `own` is the worker of this node that gave it, "" for another node's."""
+        if own:
+            self.own[own].learn(digest, infer_ms, batch)
+        self.learned.answered(digest, body_bytes, reply_bytes, infer_ms)
+
+    def has_worker(self) -> bool:
+        """Is there any worker, of this node or another, to which requests may be sent?"""
+        endpoints = self.current(clock.now_ms()).endpoints
+        return any(e.state is State.UP and e.linked and e.standing is not Standing.OUT for e in endpoints)
+
+    def region_of(self, name: str) -> str:
+        """The region of an endpoint or node; this node's own if it is unknown."""
+        view = self.nodes.get(name.partition("/")[0])
+        return view.beacon.region if view is not None else self.region
+
+    def is_cold(self, name: str, digest: str) -> bool:
+        """Is a model not on another node's device, as far as this node knows?"""
+        found = self._of(name)
+        on = found[0].models[found[1]].get(digest) if found is not None else None
+        return on is None or on.eta_ms > 0.0
+
+    # --- reading
+
+    def far_sources(self, digest: str) -> tuple[FarSource, ...]:
+        """Nodes of other regions that have a model's weights on their disks, nearest first."""
+        found = [
+            FarSource(node, view.beacon.blobs, view.rtt_ms or UNKNOWN_RTT_MS)
+            for node, view in self.nodes.items()
+            if digest in view.held
+            and view.beacon.blobs
+            and view.linked
+            and view.beacon.region != self.region
+            and view.standing is not Standing.OUT
+        ]
+        return tuple(sorted(found, key=lambda source: source.rtt_ms)[:MAX_FAR_SOURCES])
+
+    def pulse_of(self, worker: OwnWorker, digest: str, *, boot: int, seq: int) -> Pulse:
+        """The state of a worker of this node that goes with a reply or a refusal."""
+        return Pulse(
+            boot=boot,
+            seq=seq,
+            worker=list(self.own).index(worker.name),
+            state=worker.state,
+            in_flight=worker.live.in_flight,
+            queued_ms=worker.live.unseen_ms,
+            draining=self.draining,
+            model=worker.models.get(digest),
         )
 
+    def current(self, now_ms: float) -> Snapshot:
+        """The world now. The endpoints are shared between decisions until something changes."""
+        if self._stale:
+            self._endpoints = self._nearest_first(now_ms)
+            self._stale = False
+        queue = self._config.queue
+        routing = self._config.routing
+        return Snapshot(
+            now_ms=now_ms,
+            endpoints=self._endpoints,
+            pop=self.pop,
+            region=self.region,
+            mode=self._mode,
+            waiting=self.waiting,
+            max_waiting=queue.max_waiting,
+            max_wait_ms=queue.max_wait_ms,
+            max_cold_wait_ms=MAX_COLD_WAIT_MS,
+            ms_per_usd=routing.ms_per_usd,
+            usd_per_gib=routing.usd_per_gib,
+        )
+
+    def _nearest_first(self, now_ms: float) -> tuple[Endpoint, ...]:
+        own = [self._own(worker, now_ms) for worker in self.own.values()]
+        others = [endpoint for view in self.nodes.values() for endpoint in view.endpoints]
+        others.sort(key=lambda e: (not e.home, e.rtt_ms, e.name))
+        return (*own, *others)
+
+    def _own(self, worker: OwnWorker, now_ms: float) -> Endpoint:
+        return Endpoint(
+            name=worker.name,
+            node=self.node,
+            pop=self.pop,
+            region=self.region,
+            here=True,
+            home=True,
+            state=worker.state,
+            standing=Standing.DRAINING if self.draining else Standing.GOOD,
+            at_ms=now_ms,
+            soft_limit=worker.soft_limit,
+            hard_limit=worker.hard_limit,
+            loader_wait_ms=worker.loader_left_ms(now_ms),
+            capacity_bytes=worker.device_bytes,
+            models=worker.models,
+            held=self.held,
+            rates=self.rates,
+            live=worker.live,
+        )
+
+    def beacon(self, seq: int, *, boot: int, version: str, announced: bool) -> Beacon:
+        """What this node tells the others now."""
+        now_ms = clock.now_ms()
+        models: dict[str, ModelBeacon] = {
+            digest: ModelBeacon(tier=tier) for digest, tier in self.held.items()
+        }
+        for index, worker in enumerate(self.own.values()):
+            worker.refresh_etas(now_ms)
+            for digest, on in worker.models.items():
+                known = models.get(digest) or ModelBeacon()
+                models[digest] = ModelBeacon(tier=known.tier, workers={**known.workers, index: on})
+        for digest in self.evicting():
+            if digest in models:
+                models[digest] = msgspec.structs.replace(models[digest], evicting=True)
+        config = self._config
+        return Beacon(
+            node=self.node,
+            pop=self.pop,
+            region=self.region,
+            boot=boot,
+            seq=seq,
+            version=version,
+            draining=self.draining,
+            announced=announced,
+            ingress=config.announce is not None,
+            blobs=config.weights.blobs,
+            provider=config.provider,
+            workers=tuple([_worker_beacon(worker, now_ms) for worker in self.own.values()]),
+            models=models,
+            demand=self.learned.demand(now_ms),
+            rtts_ms=dict(self._rtts),
+            rates=self.rates,
+        )
+
+    async def wait_until_heard(self, nodes: int, within_s: float) -> None:
+        """Return when so many nodes were heard of, or when the time is up."""
+        if len(self.nodes) >= nodes:
+            return
+        self._heard = (nodes, asyncio.Event())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._heard[1].wait()
+
+    def beacons(self) -> Mapping[str, tuple[Beacon, float]]:
+        """The newest beacon of every other node, and when it came."""
+        return {node: (view.beacon, view.at_ms) for node, view in self.nodes.items()}
+
     def __repr__(self) -> str:
-        parts = [f"{e.name} {e.state} {e.in_flight}/{e.hard_limit}" for e in self.endpoints.values()]
+        ends = self.current(clock.now_ms()).endpoints
+        parts = [
+            f"{e.name} {e.state} {e.standing} {e.in_flight + e.live.unseen}/{e.hard_limit}" for e in ends
+        ]
         return f"<Fleet {', '.join(parts) or 'no endpoints'}; {self.waiting} waiting>"
+
+
+def _worker_beacon(worker: OwnWorker, now_ms: float) -> WorkerBeacon:
+    return WorkerBeacon(
+        state=worker.state,
+        soft_limit=worker.soft_limit,
+        hard_limit=worker.hard_limit,
+        in_flight=worker.live.in_flight,
+        queued_ms=worker.live.unseen_ms,
+        arrivals_per_s=worker.arrivals_per_s(now_ms),
+        loader_wait_ms=worker.loader_left_ms(now_ms),
+        device=worker.device,
+        device_bytes=worker.device_bytes,
+        used_bytes=worker.used_bytes,
+    )
+
+
+def _in_flight(beacon: Beacon) -> int:
+    return sum([worker.in_flight for worker in beacon.workers])
