@@ -106,7 +106,7 @@ def announce(config_path: Path | None, socket_path: Path | None, *, as_json: boo
 
 
 def _load(path: Path) -> Any:
-    from edge.config import ConfigError, load
+    from edge.config_file import ConfigError, load
 
     try:
         return load(path)

@@ -2,7 +2,7 @@
 
 The interface is a marker: a BGP daemon watches it and tells its neighbours which addresses
 it carries. Each renewal sets `valid_lft` again, so the kernel removes the addresses of a
-parent that is dead or stopped. When to renew is decided in lease.py.
+parent that is dead or stopped, if late: guard.py is quicker. When to renew is decided in lease.py.
 
 pyroute2 encodes the messages; the socket is ours, since the library's own calls need an event
 loop that does not run and the parent's does. Only a node that announces imports it (22 MiB).
@@ -73,6 +73,11 @@ class Announcer:
                 failed = self._sentence("withdraw", str(address), error)
         if failed:
             raise AnnounceError(failed)
+
+    def deletions(self) -> tuple[bytes, ...]:
+        """The requests that take the addresses off, for guard.py. Raises AnnounceError."""
+        index = self._index()
+        return tuple(bytes(self._message(index, address, lease=False)) for address in self._addresses)
 
     def close(self) -> None:
         """Let go of the socket; the addresses stay as they are."""

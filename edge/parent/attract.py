@@ -11,6 +11,8 @@ from typing import Final
 from edge import clock
 from edge.parent import lease
 from edge.parent.announce import AnnounceError, Announcer
+from edge.parent.guard import Guard
+from edge.parent.held import Held
 from edge.parent.lease import Do, Lease, Proxy, Signal, State, Terms
 
 log = logging.getLogger(__name__)
@@ -20,20 +22,31 @@ LAPSING_LOOK_S: Final = 0.05
 
 
 class Attraction:
-    """The announcement of one node; `announcer` is None on a node that attracts nobody."""
+    """The announcement of one node; `announcer` and `guard` are None on a node that attracts nobody."""
 
-    def __init__(self, announcer: Announcer | None, terms: Terms, renew_ms: float) -> None:
+    def __init__(
+        self, announcer: Announcer | None, guard: Guard | None, held: Held, terms: Terms, renew_ms: float
+    ) -> None:
         self._announcer = announcer
+        self._guard = guard
+        self._held = held
         self._terms = terms
         self._renew_s = renew_ms / 1000.0
         self._lease = Lease()
         self._proxy = Proxy()
         self._renewed_ms: float | None = None
         self._fault = ""
+        if announcer is not None and held.held:
+            self._obey(Signal.WITHDRAW)
 
     def __str__(self) -> str:
         """ "announced", "never", "withdrawn: <why>", "lapsing: <why>" or "faulty: <what>"."""
         return f"faulty: {self._fault}" if self._fault else str(self._lease)
+
+    @property
+    def held(self) -> bool:
+        """True while the operator wants nobody to come."""
+        return self._held.held
 
     @property
     def announced(self) -> bool:
@@ -57,13 +70,25 @@ class Attraction:
         if self._lease.state is not State.ANNOUNCED:
             self._look()
 
+    def proxy_replaced(self, born_ms: float) -> None:
+        """Another one, ready, took over as planned."""
+        self._proxy = lease.replaced(self._proxy, born_ms, clock.now_ms())
+        self._look()
+
     def proxy_exited(self) -> None:
         """It is gone."""
         self._proxy = lease.exited(self._proxy, clock.now_ms(), self._terms)
         self._look()
 
     def order(self, signal: Signal) -> str:
-        """Withdraw, announce or stop: done when this returns. The announcement as it is then."""
+        """Withdraw, announce or stop: done when this returns. The announcement as it is then.
+
+        What the operator orders is remembered, also by a node that attracts nobody.
+        """
+        if signal is Signal.WITHDRAW:
+            self._held.hold()
+        elif signal is Signal.ANNOUNCE:
+            self._held.release()
         if self._announcer is not None:
             self._obey(signal)
             self._look()
@@ -83,16 +108,18 @@ class Attraction:
             log.info("announcement", extra={"was": str(before), "now": str(self)})
 
     def _act(self, do: Do) -> None:
-        if self._announcer is None:
+        if self._announcer is None or self._guard is None:
             return
         fault = ""
         try:
             if do is Do.RENEW:
+                self._guard.beat(self._announcer.deletions())
                 self._announcer.renew()
                 self._renewed_ms = clock.now_ms()
             else:
                 self._announcer.delete()
                 self._renewed_ms = None
+                self._guard.off()
         except AnnounceError as error:
             fault = str(error)
         if fault and fault != self._fault:

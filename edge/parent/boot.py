@@ -6,6 +6,7 @@ the roles define; the parent does not import the roles.
 """
 
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any, Final
 import msgspec
 
 import edge
+from edge import clock
 from edge.config import NodeConfig, size_bytes
 from edge.parent.jail import Cell
 from edge.parent.sockets import Listeners
 
 MAX_SECRET_BYTES: Final = 1024 * 1024
 MIN_TOKEN_CHARS: Final = 16
+#: Any child may take this long to end in order; the proxy has drain's times beside it.
+GRACE_S: Final = 4.0
 #: Where this very code lies; children start with it as their only extra path.
 CODE_ROOT: Final = str(Path(edge.__file__).resolve().parent.parent)
 #: A proxy or a worker has no business with the operator's environment; an origin's credentials are in it.
@@ -34,7 +38,8 @@ class BootError(Exception):
 class Role:
     """One child to be: its name is the role and, for workers, an index.
 
-    `boot` makes its boot struct's fields, given the number of its fd to the parent.
+    `boot` makes its boot struct's fields, given the number of its fd to the parent. It has
+    `grace_s` to end when asked. With `overlap` a new process may run beside one that ends.
     """
 
     role: str
@@ -43,7 +48,9 @@ class Role:
     fds: tuple[int, ...]
     environment: dict[str, str]
     silent_ms: float
+    grace_s: float
     boot: Callable[[int], dict[str, Any]]
+    overlap: bool = False
 
 
 def envelope(role: Role, log_level: str, parent_fd: int) -> bytes:
@@ -51,35 +58,56 @@ def envelope(role: Role, log_level: str, parent_fd: int) -> bytes:
     return msgspec.msgpack.encode({"cell": role.cell, "log_level": log_level, "boot": role.boot(parent_fd)})
 
 
-def plan_roles(config: NodeConfig, listeners: Listeners) -> list[Role]:
-    """All children of a node: weights first, the proxy last. Raises BootError."""
-    if listeners.weights is None:
-        raise ValueError("the listeners are not open")
-    store = Path(config.weights.store)
-    weights_fd = listeners.weights.fileno()
-    roles = [
-        Role(
-            role="weights",
-            name="weights",
-            cell=Cell(
-                config.users.weights, network=True, readable=(str(store), *_origin_paths(config)), umask=0o022
-            ),
-            fds=(weights_fd,),
-            environment={**os.environ, "PYTHONPATH": CODE_ROOT},
-            silent_ms=15_000.0,
-            boot=lambda parent_fd: {
-                "node": config.node,
-                "weights": config.weights,
-                "listen_fd": weights_fd,
-                "parent_fd": parent_fd,
-            },
-        )
-    ]
+def plan_roles(config: NodeConfig, listeners: Listeners, drained: Callable[[], bool]) -> list[Role]:
+    """All children of a node: weights first, the proxy last; their secrets are read now. Raises BootError.
+
+    A proxy that starts is told whether the node is `drained` at that moment.
+    """
+    mesh = _mesh_secrets(config)
+    roles = [_weights(config, listeners, mesh)]
     roles.extend(
         _worker(config, index, listeners.workers[index].fileno()) for index in range(len(config.workers))
     )
-    roles.append(_proxy(config, listeners))
+    roles.append(_proxy(config, listeners, mesh, drained))
     return roles
+
+
+def _mesh_secrets(config: NodeConfig) -> dict[str, str]:
+    mesh = config.mesh
+    return {
+        "mesh_ca": _secret("mesh.ca", mesh.ca) if mesh else "",
+        "mesh_certificate": _secret("mesh.certificate", mesh.certificate) if mesh else "",
+        "mesh_key": _secret("mesh.key", mesh.key) if mesh else "",
+    }
+
+
+def _weights(config: NodeConfig, listeners: Listeners, mesh: dict[str, str]) -> Role:
+    if listeners.weights is None:
+        raise ValueError("the listeners are not open")
+    store = config.weights.store
+    listen_fd = listeners.weights.fileno()
+    blobs_fd = listeners.blobs.fileno() if listeners.blobs else None
+    password = _password(config)
+    return Role(
+        role="weights",
+        name="weights",
+        cell=Cell(config.users.weights, network=True, readable=(store, *_origin_paths(config)), umask=0o022),
+        fds=(listen_fd, *(() if blobs_fd is None else (blobs_fd,))),
+        environment={**os.environ, "PYTHONPATH": CODE_ROOT},
+        silent_ms=15_000.0,
+        grace_s=GRACE_S,
+        boot=lambda parent_fd: {
+            "node": config.node,
+            "region": config.region,
+            "boot": secrets.token_hex(8),
+            "weights": config.weights,
+            "listen_fd": listen_fd,
+            "blobs_fd": blobs_fd,
+            "parent_fd": parent_fd,
+            "index_password": password,
+            **mesh,
+        },
+    )
 
 
 def _worker(config: NodeConfig, index: int, fd: int) -> Role:
@@ -93,6 +121,7 @@ def _worker(config: NodeConfig, index: int, fd: int) -> Role:
         # ONNX Runtime would otherwise look for a place and a network to send its telemetry.
         environment={**_harmless_environment(), "ORT_DISABLE_TELEMETRY": "1"},
         silent_ms=15_000.0,
+        grace_s=GRACE_S,
         boot=lambda parent_fd: {
             "index": index,
             "worker": worker,
@@ -105,22 +134,12 @@ def _worker(config: NodeConfig, index: int, fd: int) -> Role:
     )
 
 
-def _proxy(config: NodeConfig, listeners: Listeners) -> Role:
-    token = ""
-    if config.admin.token_file:
-        token = _secret("admin.token_file", config.admin.token_file).strip()
-        if len(token) < MIN_TOKEN_CHARS:
-            raise BootError(
-                f"admin.token_file: {config.admin.token_file} holds {len(token)} characters; "
-                f"write at least {MIN_TOKEN_CHARS}, as from: openssl rand -hex 32"
-            )
-    mesh = config.mesh
-    secrets = {
-        "token": token,
-        "mesh_ca": _secret("mesh.ca", mesh.ca) if mesh else "",
-        "mesh_certificate": _secret("mesh.certificate", mesh.certificate) if mesh else "",
-        "mesh_key": _secret("mesh.key", mesh.key) if mesh else "",
-    }
+def _proxy(
+    config: NodeConfig, listeners: Listeners, mesh: dict[str, str], drained: Callable[[], bool]
+) -> Role:
+    token = _token(config)
+    keys_file = config.public.keys_file
+    keys_text = _secret("public.keys_file", keys_file, "utf-8") if keys_file else ""
     public = [listener.fileno() for listener in listeners.public]
     mesh_fd = listeners.mesh.fileno() if listeners.mesh else None
     admin = [listener.fileno() for listener in listeners.admin]
@@ -132,6 +151,8 @@ def _proxy(config: NodeConfig, listeners: Listeners) -> Role:
         fds=(*public, *admin, *(() if mesh_fd is None else (mesh_fd,))),
         environment=_harmless_environment(),
         silent_ms=5_000.0,
+        grace_s=(config.drain.lame_duck_ms + config.drain.finish_ms) / 1000.0 + GRACE_S,
+        overlap=True,
         boot=lambda parent_fd: {
             "config": config,
             "public_fds": public,
@@ -140,7 +161,11 @@ def _proxy(config: NodeConfig, listeners: Listeners) -> Role:
             "parent_fd": parent_fd,
             "weights_socket": str(run_dir / "weights.sock"),
             "worker_sockets": [str(run_dir / f"worker-{index}.sock") for index in range(len(config.workers))],
-            **secrets,
+            "drained": drained(),
+            "boot_ms": round(clock.wall_s() * 1000),
+            "token": token,
+            "keys_text": keys_text,
+            **mesh,
         },
     )
 
@@ -170,7 +195,29 @@ def _harmless_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": CODE_ROOT}
 
 
-def _secret(setting: str, path: str) -> str:
+def _token(config: NodeConfig) -> str:
+    path = config.admin.token_file
+    token = _secret("admin.token_file", path).strip() if path else ""
+    if path and len(token) < MIN_TOKEN_CHARS:
+        raise BootError(
+            f"admin.token_file: {path} holds {len(token)} characters; "
+            f"write at least {MIN_TOKEN_CHARS}, as from: openssl rand -hex 32"
+        )
+    return token
+
+
+def _password(config: NodeConfig) -> str:
+    index = config.weights.index
+    if index is None or not index.password_file:
+        return ""
+    setting, path = "weights.index.password_file", index.password_file
+    password = _secret(setting, path, "utf-8").strip()
+    if not password:
+        raise BootError(f"{setting}: {path} is empty; write the password of the Redis user into it")
+    return password
+
+
+def _secret(setting: str, path: str, encoding: str = "ascii") -> str:
     try:
         with Path(path).open("rb") as file:
             raw = file.read(MAX_SECRET_BYTES + 1)
@@ -178,8 +225,8 @@ def _secret(setting: str, path: str) -> str:
             raise BootError(
                 f"{setting}: {path} is larger than {MAX_SECRET_BYTES} bytes; is it the right file?"
             )
-        return raw.decode("ascii")
+        return raw.decode(encoding)
     except OSError as error:
         raise BootError(f"{setting}: can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BootError(f"{setting}: {path} is not PEM or plain text") from error
+        raise BootError(f"{setting}: {path} is not plain text ({encoding})") from error

@@ -29,7 +29,7 @@ ROLES: Final = {
 }
 #: A child that exits with this can't be helped by starting it again.
 EXIT_UNFIT: Final = 3
-MAX_BOOT_BYTES: Final = 4 * 1024 * 1024
+MAX_BOOT_BYTES: Final = 8 * 1024 * 1024
 
 
 class Envelope(msgspec.Struct):

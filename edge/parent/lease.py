@@ -5,9 +5,9 @@ with the address: the table below is the whole truth, tests/spec/test_lease.py i
 specification. `read` turns what is known of the proxy into a signal. No I/O and no clock:
 all times are monotonic milliseconds that the caller read.
 
-The kernel is the safety net. An address that nobody renews is removed by it, an IPv4
-address up to 150 ms later than it was told; so while the parent lives it deletes the address
-itself when the time is over, and only a dead parent leaves that to the kernel.
+While the parent lives it deletes the address itself when the time is over. A dead or stopped
+parent is seen by guard.py, which does the same. The kernel, told the same lease with each
+renewal, is the net below both: it is a second late at times (guard.py has the numbers).
 """
 
 from enum import StrEnum
@@ -88,6 +88,11 @@ def born(proxy: Proxy, now_ms: float) -> Proxy:
 def beat(proxy: Proxy, now_ms: float, *, ready: bool) -> Proxy:
     """The running proxy spoke."""
     return proxy._replace(beat_ms=now_ms, ready=ready)
+
+
+def replaced(proxy: Proxy, born_ms: float, now_ms: float) -> Proxy:
+    """Another proxy, ready, took over as planned. Its age is its own: a trial goes on for it."""
+    return proxy._replace(born_ms=born_ms, beat_ms=now_ms, ready=True)
 
 
 def exited(proxy: Proxy, now_ms: float, terms: Terms) -> Proxy:

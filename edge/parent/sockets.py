@@ -46,6 +46,7 @@ class Listeners:
     mesh: socket.socket | None = None
     admin: list[socket.socket] = field(default_factory=list)
     weights: socket.socket | None = None
+    blobs: socket.socket | None = None
     workers: list[socket.socket] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
 
@@ -53,7 +54,7 @@ class Listeners:
         """Close all and remove the sockets' files."""
         for path in self.paths:
             path.unlink(missing_ok=True)
-        for opened in (*self.public, self.mesh, *self.admin, self.weights, *self.workers):
+        for opened in (*self.public, self.mesh, *self.admin, self.weights, self.blobs, *self.workers):
             if opened is not None:
                 opened.close()
 
@@ -81,6 +82,8 @@ async def open_listeners(config: NodeConfig, *, root: bool) -> Listeners:
             opened.public.append(await tcp(f"public.listen.{index}", address, free=True))
         if config.mesh is not None:
             opened.mesh = await tcp("mesh.listen", config.mesh.listen, free=False)
+        if config.weights.blobs:
+            opened.blobs = await tcp("weights.blobs", config.weights.blobs, free=False)
         proxy = config.users.proxy
         opened.admin.append(unix("admin.sock", 0o660, (0, proxy)))
         if config.admin.listen:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge import config as config_module
-from edge.config import ConfigError, NodeConfig, host_port, load, parse, size_bytes
+from edge import config_file
+from edge.config import Drain, NodeConfig, Routing, host_port, size_bytes
 from edge.config_errors import explain, line_of
+from edge.config_file import ConfigError, load, parse
 
-SAMPLE = Path(config_module.__file__).with_name("node.yaml")
+SAMPLE = Path(config_file.__file__).with_name("node.yaml")
 
 GOOD = """\
 node: iad-a
@@ -23,7 +24,9 @@ weights:
   origin: http://127.0.0.1:9000/
 """
 MESH = "mesh:\n  listen: 10.0.0.1:7443\n  ca: /a\n  certificate: /b\n  key: /c\n"
-PEER = MESH + "  peers:\n    - {node: iad-b, pop: iad, address: '10.0.0.2:7443'}\n"
+PEER = MESH + "  peers:\n    - {node: iad-b, address: '10.0.0.2:7443'}\n"
+DISCOVER = MESH + "  discover: {name: _mesh._tcp.edge.internal}\n"
+INDEX = "  index:\n    url: redis://10.0.0.9:6379\n"
 ANNOUNCE = "announce:\n  interface: ann0\n  addresses: [127.0.0.1]\n"
 
 
@@ -32,8 +35,22 @@ def test_the_sample_parses_and_shows_every_section():
     plain = yaml.safe_load(SAMPLE.read_text())
     assert sample.node == "iad-a"
     assert sample.mesh is not None
-    assert sample.mesh.peers[0].node == "iad-b"
+    assert [peer.node for peer in sample.mesh.peers] == ["iad-b", "fra-a"]
+    assert sample.mesh.discover is not None
+    assert sample.weights.index is not None
     assert set(NodeConfig.__struct_fields__) - set(plain) <= {"users", "log_level"}
+    assert set(Routing.__struct_fields__) == set(plain["routing"])
+    assert set(Drain.__struct_fields__) == set(plain["drain"])
+
+
+def test_the_sample_shows_defaults_where_it_shows_numbers():
+    sample, small = load(SAMPLE), parse(GOOD)
+    assert (sample.routing, sample.drain, sample.queue) == (small.routing, small.drain, small.queue)
+    assert sample.mesh is not None
+    bare = parse(GOOD + MESH).mesh
+    assert bare is not None
+    for setting in ("heartbeat_ms", "suspect_ms", "unroutable_ms", "forget_ms"):
+        assert getattr(sample.mesh, setting) == getattr(bare, setting), setting
 
 
 def test_what_is_left_out_has_its_default():
@@ -63,8 +80,8 @@ WRONG = [
     ),
     (
         "one inside a list of an optional section",
-        GOOD + PEER.replace("pop: iad", "pop: iad, worker: 1"),
-        "16: mesh.peers.0.worker: unknown setting; did you mean workers?",
+        GOOD + PEER.replace("address:", "adress:"),
+        "16: mesh.peers.0.adress: unknown setting; did you mean address?",
     ),
     ("a setting that is missing", GOOD.replace("region: us\n", ""), "1: region: is missing; edge/node.yaml"),
     (
@@ -224,6 +241,75 @@ WRONG = [
     ),
     ("a peer's name", GOOD + PEER.replace("iad-b", "B"), "16: mesh.peers.0.node: 'B' is no name"),
     (
+        "a peer twice",
+        GOOD + PEER + "    - {node: iad-b, address: '10.0.0.3:7443'}\n",
+        "17: mesh.peers.1.node: 'iad-b' is there twice, or is this node itself",
+    ),
+    (
+        "a peer's region, which the peer tells itself",
+        GOOD + PEER.replace("address:", "region: us, address:"),
+        "16: mesh.peers.0.region: unknown setting",
+    ),
+    (
+        "a peer suspected before it could speak",
+        GOOD + MESH + "  suspect_ms: 400\n",
+        "15: mesh.suspect_ms: write heartbeat_ms < suspect_ms < unroutable_ms < forget_ms",
+    ),
+    (
+        "peers found under no name",
+        GOOD + DISCOVER.replace("_mesh._tcp.edge.internal", "''"),
+        "15: mesh.discover.name: write _mesh._tcp.edge.internal",
+    ),
+    (
+        "a resolver without a port",
+        GOOD + DISCOVER.replace("internal}", "internal, resolvers: [10.0.0.53]}"),
+        "15: mesh.discover.resolvers.0: '10.0.0.53' is no address",
+    ),
+    (
+        "DNS asked without pause",
+        GOOD + DISCOVER.replace("internal}", "internal, every_ms: 10}"),
+        "15: mesh.discover.every_ms: 10 is too little: write at least 100",
+    ),
+    (
+        "a way of routing that is none",
+        GOOD + "routing: {mode: far}\n",
+        "10: routing.mode: write one of predicted",
+    ),
+    ("no horizon", GOOD + "routing: {horizon_s: 0}\n", "10: routing.horizon_s: 0 is too little"),
+    ("a negative price", GOOD + "routing: {ms_per_usd: -1}\n", "10: routing.ms_per_usd: -1.0 is too little"),
+    ("a negative farewell", GOOD + "drain: {lame_duck_ms: -1}\n", "10: drain.lame_duck_ms: -1 is too little"),
+    ("a provider with blanks", GOOD + "provider: my own\n", "10: provider: 'my own' is no name"),
+    (
+        "blobs given away at no address",
+        GOOD + "  blobs: fra-a:7444\n",
+        "10: weights.blobs: 'fra-a:7444' is no address",
+    ),
+    (
+        "an index of no known kind",
+        GOOD + INDEX.replace("redis:", "http:"),
+        "11: weights.index.url: write redis://10.0.0.1:6379",
+    ),
+    (
+        "a password in the index's URL",
+        GOOD + INDEX.replace("//", "//iad-a:secret@"),
+        "11: weights.index.url: write redis://10.0.0.1:6379; user and password have settings of their own",
+    ),
+    (
+        "a user of the index without a password",
+        GOOD + INDEX + "    user: iad-a\n",
+        "12: weights.index.user: write user and password_file, or neither of them",
+    ),
+    (
+        "an index that is waited for too long",
+        GOOD + INDEX + "    timeout_ms: 60000\n",
+        "12: weights.index.timeout_ms: write a number from 10 to 10000",
+    ),
+    (
+        "a lease too short",
+        GOOD + INDEX + "    lease_ms: 100\n",
+        "12: weights.index.lease_ms: 100 is too little: write at least 1000",
+    ),
+    (
         "TCP admin without a token",
         GOOD + "admin:\n  listen: 10.0.0.1:9901\n",
         "11: admin.listen: needs admin.token",
@@ -326,6 +412,9 @@ RIGHT = [
         "an IPv6 anycast address, written another way",
         GOOD.replace("127.0.0.1", "[fd00:0::1]") + ANNOUNCE.replace("127.0.0.1", '"fd00::1"'),
     ),
+    ("peers from DNS alone", GOOD + DISCOVER),
+    ("an index without a user", GOOD + INDEX),
+    ("a password's file beside the user", GOOD + INDEX + "    user: iad-a\n    password_file: /p\n"),
     ("an alias", GOOD + "workers:\n  - &w {threads: 2}\n  - *w\n"),
 ]
 
@@ -340,7 +429,7 @@ def test_files_that_can_not_be_read(tmp_path):
         load(tmp_path / "nowhere.yaml")
     for name, content, problem in (
         ("binary", b"\xff\xfe", "is not UTF-8 text"),
-        ("huge", b"#" * (config_module.MAX_FILE_BYTES + 1), "is larger than"),
+        ("huge", b"#" * (config_file.MAX_FILE_BYTES + 1), "is larger than"),
     ):
         path = tmp_path / name
         path.write_bytes(content)
