@@ -137,6 +137,40 @@ class Metrics:
         )
         self.drop = lru_cache(maxsize=64)(lambda reason: self._dropped.labels(reason).inc)
         self.moved = lru_cache(maxsize=8)(lambda source: self._hydration_bytes.labels(source).inc)
+        self._forwarded = Counter(
+            "edge_forwarded",
+            "Requests that other nodes sent here, by what became of them (served, refused, failed).",
+            ("model", "outcome"),
+            registry=self.registry,
+        )
+        self._of_forwarded = lru_cache(maxsize=1024)(
+            lambda model, outcome: self._forwarded.labels(model, outcome)
+        )
+        self.peer_age = Gauge(
+            "edge_state_age_seconds", "Age of the newest beacon, by node.", ("peer",), registry=self.registry
+        )
+        self.peer_rtt = Gauge(
+            "edge_peer_rtt_seconds", "Smoothed round trip, by node.", ("peer",), registry=self.registry
+        )
+        self.peer_standing = Gauge(
+            "edge_peer_standing",
+            "1 for the standing a node has: good, suspect, draining, out.",
+            ("peer", "standing"),
+            registry=self.registry,
+        )
+        self.beacons = Gauge(
+            "edge_beacons",
+            "Beacons received since the start, by node and what became of them.",
+            ("peer", "outcome"),
+            registry=self.registry,
+        )
+        self.quarantined = Gauge(
+            "edge_quarantined",
+            "State that was refused since the start, by where it came from and why.",
+            ("source", "why"),
+            registry=self.registry,
+        )
+        self.index_up = Gauge("edge_index_up", "1 while the region's Redis answers.", registry=self.registry)
         self._stages = tuple(self._per_request.stages[stage].observe for stage in STAGES)
         build = Gauge(
             "edge_build_info", "1; the labels tell.", ("node", "pop", "version"), registry=self.registry
@@ -147,6 +181,10 @@ class Metrics:
         """One decision."""
         counts = self._per_request.decisions
         counts[reason] = counts.get(reason, 0) + 1
+
+    def forwarded(self, model: str, outcome: str) -> None:
+        """One request of another node; `model` was checked against the catalogue's pattern."""
+        self._of_forwarded(model, outcome).inc()
 
     def record(self, *, served_by: str, model: str, route: str, code: int, seconds: float) -> None:
         """One answered request; `model` is a name of the catalogue or "": labels stay bounded."""

@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
         assert head is not None  # noqa: S101 -- answers are given to requests
         known = response.length is not None
         chunked = not known and head.version == (1, 1)
-        close = not (head.keep_alive and self._in.complete and (known or chunked)) or self._door.closing
+        close = not (head.keep_alive and self._in.complete and (known or chunked)) or self._door.lame_duck
         try:
             block = encode_head(response, close=close, chunked=chunked)
         except (ValueError, UnicodeEncodeError) as error:

@@ -24,7 +24,7 @@ class Door(Protocol):
     handler: Handler
     limits: HttpLimits
     hosts: frozenset[str]
-    closing: bool
+    lame_duck: bool
     requests: int
 
     def opened(self, connection: "Connection") -> EdgeError | None:

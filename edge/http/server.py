@@ -57,7 +57,8 @@ class FrontDoor:
         self.handler = handler
         self.limits = limits
         self.hosts = hosts
-        self.closing = False
+        #: Every answer says Connection: close, while new connections are still taken.
+        self.lame_duck = False
         self.requests = 0
         self._on_event = on_event
         self._accepted = 0
@@ -95,11 +96,17 @@ class FrontDoor:
             if not self._closed.is_set():
                 await self.close(0.0)
 
-    async def close(self, drain_s: float) -> None:
-        """Accept no more, end idle connections, let answers finish for at most `drain_s`, end the rest."""
-        self.closing = True
+    async def close(self, drain_s: float, *, lame_duck_s: float = 0.0) -> None:
+        """Accept no more, end idle connections, let answers finish for at most `drain_s`, end the rest.
+
+        For `lame_duck_s` idle connections may still ask once more, and are told to close with the
+        answer: a connection that is closed under a request on its way loses that request.
+        """
+        self.lame_duck = True
         for acceptor in self._acceptors:
             acceptor.stop()
+        if lame_duck_s > 0:
+            await self._wait_until_empty(lame_duck_s)
         for connection in list(self._connections):
             connection.drain()
         if drain_s > 0:

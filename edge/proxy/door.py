@@ -12,15 +12,20 @@ from typing import Any, Final
 from edge import clock
 from edge.config import Public
 from edge.errors import EdgeError, Reason, Source
+from edge.fleet.snapshot import Fleet
 from edge.http.headers import edge_headers, request_id
 from edge.http.request import Request
 from edge.http.respond import JSON, Response, error_response
 from edge.policy.facts import Ask
-from edge.proxy.handler import Handler, Outcome
+from edge.policy.keys import Key, Role
+from edge.proxy.explain import Kept, Ring
+from edge.proxy.handler import Handler, Outcome, Story
+from edge.proxy.keys import Keys
 from edge.proxy.ledger import Ledger, Tally
-from edge.proxy.models import Models
+from edge.proxy.models import Models, Resolved
 from edge.proxy.repository import Repository
 from edge.proxy.upstream import RequestBody
+from edge.proxy.wishes import Wishes, read
 from edge.telemetry import Metrics
 from edge.wire import calls
 from edge.wire.frame import SHARED_BODY_BYTES
@@ -46,6 +51,9 @@ class Door:
         handler: Handler,
         models: Models,
         repository: Repository,
+        fleet: Fleet,
+        keys: Keys,
+        ring: Ring,
         ledger: Ledger,
         metrics: Metrics,
         random: Random,
@@ -57,6 +65,9 @@ class Door:
         self._handler = handler
         self._models = models
         self._repository = repository
+        self._fleet = fleet
+        self._keys = keys
+        self._ring = ring
         self._ledger = ledger
         self._metrics = metrics
         self._random = random
@@ -104,22 +115,40 @@ class Door:
         known, served_by, route, code = "", "", "shed", 499
         tally: Tally | None = None
         outcome: Outcome | None = None
+        story = Story()
+        key: Key | None = None
         try:
             _only(request, "POST")
-            version, digest = self._models.resolve(model, version)
+            self._refuse_loops(request)
+            key = self._keys.admit(request.headers.get("authorization"), Role.INFER)
+            found = self._models.resolve(model, version)
+            version = found.version
             known, tally = model, self._ledger.of(model, version)
+            self._fleet.learned.demanded(found.digest, request.received_ms)
+            wishes = read(
+                request.headers,
+                deadline_ms=self._public.deadline_ms,
+                max_deadline_ms=self._public.max_deadline_ms,
+            )
             now = request.body_now()
             body = await _body_of(request) if now is None else RequestBody(now, None, len(now))
-            ask, call = self._ask(request, model, version, digest, own_id, body.size_bytes)
-            outcome = await self._handler.route(ask, call, body)
-            served_by = outcome.inferred.served_by or outcome.target
-            route, code = "queue" if outcome.queued else "serve", 200
-            return self._success(outcome, served_by, route, own_id)
+            left_ms = wishes.deadline_ms - (clock.now_ms() - request.received_ms)
+            ask = self.ask(model, found, wishes, left_ms, body.size_bytes)
+            outcome = await self._handler.infer(
+                ask, _call(request, model, found, own_id, left_ms), body, story
+            )
+            served_by = outcome.inferred.served_by or outcome.chosen.target
+            route, code = outcome.route, 200
+            return self._success(outcome, served_by, own_id, body)
         except EdgeError as error:
             code = error.status
             self._metrics.drop(str(error.reason))()
             return error_response(error, self._random.randint(1, 3), self._refusal(error, own_id))
+        except Exception:
+            code = 500
+            raise
         finally:
+            self._keys.leave(key)
             took_ms = clock.now_ms() - request.received_ms
             self._metrics.record(
                 served_by=served_by, model=known, route=route, code=code, seconds=took_ms / 1000
@@ -128,56 +157,66 @@ class Door:
                 inferred = outcome.inferred
                 queue_ms = outcome.queue_ms + inferred.queue_ms
                 self._metrics.stages(outcome.route_ms, queue_ms, inferred.hydrate_ms, inferred.infer_ms)
+            wall_ms = int(clock.wall_s() * 1000)
             if tally is not None:
-                tally.add(took_ms, int(clock.wall_s() * 1000), None if outcome is None else outcome.inferred)
+                tally.add(took_ms, wall_ms, None if outcome is None else outcome.inferred)
+            if story.steps:
+                kept = Kept(known, version, route, served_by, code, took_ms, wall_ms, story)
+                self._ring.put(own_id, kept)
             if self._log_request is not None:
                 self._log_request(own_id, known, served_by, route, code, took_ms)
 
-    def _ask(
-        self, request: Request, model: str, version: str, digest: str, own_id: str, body_bytes: int
-    ) -> tuple[Ask, calls.Infer]:
-        """The wish, and the call that carries it. The deadline counts from the request's head."""
-        get = request.headers.get
-        given = get("edge-deadline-ms")
-        deadline_ms = self._public.deadline_ms if given is None else self._deadline_ms(given)
-        left_ms = deadline_ms - (clock.now_ms() - request.received_ms)
-        call = calls.Infer(
+    def ask(self, model: str, found: Resolved, wishes: Wishes, left_ms: float, body_bytes: int) -> Ask:
+        """The wish as the policy reads it, with what this node has learned of the model."""
+        learned = self._fleet.learned
+        digest = found.digest
+        return Ask(
             model=model,
-            version=version,
             digest=digest,
-            protocol="run" if request.path[0] == "run" else "oip",
-            content_type=get("content-type") or "",
-            content_encoding=get("content-encoding") or "",
-            accept_encoding=get("accept-encoding") or "",
-            oip_json_bytes=_json_bytes(get("inference-header-content-length")),
             deadline_ms=left_ms,
-            request_id=own_id,
+            body_bytes=body_bytes,
+            weights_bytes=found.weights_bytes,
+            service_ms=learned.service_ms(digest),
+            reply_bytes=learned.reply_bytes(digest),
+            exec_factor=learned.factor(digest, body_bytes),
+            confine=found.confine,
+            force=wishes.force,
+            prefer=wishes.prefer,
+            reject_if_busy=wishes.reject_if_busy,
+            cold=wishes.cold,
+            session=wishes.session,
+            away=learned.is_away(digest),
         )
-        return Ask(model, digest, left_ms, body_bytes), call
 
-    def _deadline_ms(self, given: str) -> float:
-        if not given or len(given) > 9 or not _DIGITS.issuperset(given) or int(given) == 0:
-            raise EdgeError(
-                Reason.BAD_REQUEST,
-                "Edge-Deadline-Ms is no whole number of milliseconds above 0",
-                source=Source.DOWNSTREAM,
-            )
-        return min(int(given), self._public.max_deadline_ms)
+    def _refuse_loops(self, request: Request) -> None:
+        """RFC 8586: what went through this fleet once does not come in again."""
+        for value in request.headers.getall("cdn-loop"):
+            if any(token.partition(";")[0].strip() == CDN_NAME for token in value.split(",")):
+                raise EdgeError(
+                    Reason.LOOP, "CDN-Loop says that this fleet has forwarded it", source=Source.DOWNSTREAM
+                )
 
-    def _success(self, outcome: Outcome, served_by: str, route: str, own_id: str) -> Response:
+    def _success(self, outcome: Outcome, served_by: str, own_id: str, request_body: RequestBody) -> Response:
         inferred, reply = outcome.inferred, outcome.reply
-        headers = [
-            ("Edge-Pop", self._pop),
-            ("Edge-Served-By", served_by),
-            ("Edge-Route", f"{route};reason={outcome.reason}"),
-            ("Edge-Residency", inferred.residency),
-            (
-                "Server-Timing",
-                f"route;dur={outcome.route_ms:.2f}, queue;dur={outcome.queue_ms + inferred.queue_ms:.2f}, "
-                f"hydrate;dur={inferred.hydrate_ms:.2f}, infer;dur={inferred.infer_ms:.2f}",
-            ),
-            ("Edge-Request-Id", own_id),
-        ]
+        headers: list[tuple[str, str]] = []
+        if self._public.explain_headers:
+            left = self._fleet.region_of(served_by) != self._fleet.region
+            sent_bytes = request_body.passed_bytes if left else 0
+            queue_ms = outcome.queue_ms + inferred.queue_ms
+            headers = [
+                ("Edge-Pop", self._pop),
+                ("Edge-Served-By", served_by),
+                ("Edge-Route", _route(outcome)),
+                ("Edge-Residency", inferred.residency),
+                ("Edge-Egress", f"req={sent_bytes};weights={inferred.weights_bytes}"),
+                (
+                    "Server-Timing",
+                    f"route;dur={outcome.route_ms:.2f}, queue;dur={queue_ms:.2f}, "
+                    f"hydrate;dur={inferred.hydrate_ms:.2f}, infer;dur={inferred.infer_ms:.2f}, "
+                    f"hop;dur={outcome.hop_ms:.2f}",
+                ),
+            ]
+        headers.append(("Edge-Request-Id", own_id))
         if inferred.oip_json_bytes is not None:
             headers.append(("Inference-Header-Content-Length", str(inferred.oip_json_bytes)))
         if inferred.content_encoding:
@@ -186,7 +225,64 @@ class Door:
         return Response(200, headers, body, inferred.content_type)
 
     def _refusal(self, error: EdgeError, own_id: str) -> list[tuple[str, str]]:
-        return edge_headers(pop=self._pop, route=f"shed;reason={error.reason}", request_id=own_id)
+        if not self._public.explain_headers:
+            return edge_headers(request_id=own_id)
+        headers = edge_headers(pop=self._pop, route=f"shed;reason={error.reason}", request_id=own_id)
+        headers.append(
+            (
+                "Proxy-Status",
+                f"{CDN_NAME}; error={_PROXY_ERRORS.get(error.reason, 'proxy_internal_response')}",
+            )
+        )
+        return headers
+
+
+#: This fleet's token in CDN-Loop and Proxy-Status.
+CDN_NAME: Final = "edgepop"
+#: RFC 9209, section 2.3.
+_PROXY_ERRORS: Final = {
+    Reason.DEADLINE: "connection_read_timeout",
+    Reason.LOOP: "proxy_loop_detected",
+    Reason.NO_ENDPOINT: "destination_unavailable",
+    Reason.CONFINED: "destination_unavailable",
+    Reason.REGION: "destination_unavailable",
+    Reason.LINK_LOST: "connection_terminated",
+    Reason.WORKER_LOST: "connection_terminated",
+    Reason.SATURATED: "connection_limit_reached",
+    Reason.QUEUE_FULL: "connection_limit_reached",
+    Reason.QUEUE_TIMEOUT: "connection_limit_reached",
+    Reason.BUSY: "connection_limit_reached",
+    Reason.RATE_LIMITED: "http_request_denied",
+    Reason.UNAUTHENTICATED: "http_request_denied",
+    Reason.FORBIDDEN: "http_request_denied",
+}
+
+
+def _route(outcome: Outcome) -> str:
+    """`spill;reason=cold-here;score=98.1;next=fra-a/0:251.0;age=140`."""
+    chosen = outcome.chosen
+    text = f"{outcome.route};reason={chosen.reason};score={chosen.score_ms:.1f}"
+    if chosen.next:
+        text += f";next={chosen.next}:{chosen.next_ms:.1f}"
+    return f"{text};age={chosen.age_ms:.0f}" if chosen.age_ms else text
+
+
+def _call(request: Request, model: str, found: Resolved, own_id: str, left_ms: float) -> calls.Infer:
+    """The call that carries the request to a worker, of this node or another."""
+    get = request.headers.get
+    return calls.Infer(
+        model=model,
+        version=found.version,
+        digest=found.digest,
+        protocol="run" if request.path[0] == "run" else "oip",
+        content_type=get("content-type") or "",
+        content_encoding=get("content-encoding") or "",
+        accept_encoding=get("accept-encoding") or "",
+        oip_json_bytes=_json_bytes(get("inference-header-content-length")),
+        deadline_ms=left_ms,
+        request_id=own_id,
+        traceparent=get("traceparent") or "",
+    )
 
 
 def _only(request: Request, method: str) -> None:

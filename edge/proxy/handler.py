@@ -1,12 +1,12 @@
 """The story of one inference request, from its head to its answer.
 
-`route` is told in the order in which things happen: look at the world, decide, act, and on
+`infer` is told in the order in which things happen: look at the world, decide, act, and on
 failure ask the retry policy. It has no opinion of its own. The front door and the mesh
 both call it; only the front door adds headers.
 """
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -14,24 +14,53 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.fleet.snapshot import Fleet
 from edge.policy import retry
-from edge.policy.facts import Ask
-from edge.policy.route import Queue, Serve, Shed, decide
+from edge.policy.facts import Ask, Live, Snapshot
+from edge.policy.route import Chosen, Decision, Hydrate, Queue, Serve, Shed, Spill, decide
 from edge.proxy.slots import Slots
 from edge.proxy.upstream import RequestBody, Upstream
 from edge.wire import calls
 from edge.wire.exchange import Reply
 
+#: Decisions of one request that are remembered for its explanation.
+MAX_STEPS: Final = 12
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One look at the world and what came of it. `lives` are the counts of that moment, by endpoint."""
+
+    at_ms: float
+    ask: Ask
+    world: Snapshot
+    lives: tuple[Live, ...]
+    decision: Decision
+    failed: str = ""
+
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """A request that was answered: the answer, and how it came about. Times in ms."""
+    """A request that was answered: the answer, and how it came about. Times in ms.
+
+    `route` is the word for it: serve, hydrate, queue (it waited first), spill or failover.
+    """
 
     inferred: calls.Inferred
     reply: Reply
-    target: str
-    reason: str
-    queued: bool
+    chosen: Chosen
+    route: str
     route_ms: float
     queue_ms: float
+    hop_ms: float
+
+
+class Story:
+    """What is kept of one request while it runs: its decisions, for whoever asks later why."""
+
+    __slots__ = ("executions", "place", "steps", "waited_ms")
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.executions = 0
+        self.place = 0
+        self.waited_ms = 0.0
 
 
 class Handler:
@@ -53,75 +82,152 @@ class Handler:
         self._on_decision = on_decision
         self._budget = retry.Budget(at_ms=clock.now_ms())
 
-    async def route(self, ask: Ask, call: calls.Infer, body: RequestBody) -> Outcome:
+    async def infer(self, ask: Ask, call: calls.Infer, body: RequestBody, story: Story) -> Outcome:
         """Run one request somewhere. Raises EdgeError with the reason the client is told.
 
         `ask.deadline_ms` counts from now and is shared by all attempts and waits.
         """
-        started_ms = clock.now_ms()
-        waited_ms, queued, attempt = 0.0, False, 1
+        started_ms, whole_ms = clock.now_ms(), ask.deadline_ms
+        queued, tries = False, 0
+        failed: EdgeError | None = None
         while True:
             decided_ms = clock.now_ms()
-            left_ms = ask.deadline_ms - (decided_ms - started_ms)
+            left_ms = whole_ms - (decided_ms - started_ms)
             if left_ms <= 0.0:
                 if queued:
                     # It may have been told of a slot that it will not take: tell the next one.
                     self._slots.freed()
                 raise EdgeError(Reason.DEADLINE, "the deadline passed before the request could run")
-            decision = decide(ask, self._fleet.current(ask.digest), self._draw())
+            if tries or queued:
+                ask = msgspec.structs.replace(ask, deadline_ms=left_ms)
+            world = self._fleet.current(decided_ms)
+            decision = decide(ask, world, self._draw())
+            if len(story.steps) < MAX_STEPS:
+                lives = tuple(
+                    [Live(e.live.in_flight, e.live.unseen, e.live.unseen_ms) for e in world.endpoints]
+                )
+                story.steps.append(Step(decided_ms, ask, world, lives, decision))
             match decision:
-                case Serve(target, reason):
-                    self._on_decision(reason)
-                    route_ms = clock.now_ms() - started_ms - waited_ms
+                case Serve() | Hydrate() | Spill():
+                    tries += 1
+                    self._on_decision(decision.reason)
+                    route_ms = clock.now_ms() - started_ms - story.waited_ms
                     try:
-                        inferred, reply = await self._upstream.exchange(
-                            target, call, body, deadline_ms=left_ms
+                        inferred, reply, hop_ms = await self._upstream.exchange(
+                            decision, ask, call, body, deadline_ms=left_ms
                         )
                     except EdgeError as error:
-                        if ask.hops and error.reason is not Reason.NO_ENDPOINT:
-                            # The ingress decides; only "not loaded" is this node's own to mend.
-                            raise
-                        self._consider(error, attempt=attempt, body=body, left_ms=left_ms)
-                        attempt += 1
+                        failed = error
+                        left_ms = whole_ms - (clock.now_ms() - started_ms)
+                        ask = self._consider(error, decision, ask, body, left_ms, story, tries)
                         continue
+                    story.executions += 1
                     self._budget = self._budget.after_success()
-                    return Outcome(inferred, reply, target, reason, queued, route_ms, waited_ms)
+                    self._fleet.learned.went(ask.digest, away=isinstance(decision, Spill))
+                    route = "queue" if queued else _word(decision)
+                    return Outcome(inferred, reply, decision, route, route_ms, story.waited_ms, hop_ms)
                 case Queue(reason, budget_ms):
                     self._on_decision(reason)
-                    queued = True
+                    waited_ms = story.waited_ms
+                    story.place = story.place or self._slots.place()
                     if waited_ms >= budget_ms or not await self._slots.wait(
-                        min(budget_ms - waited_ms, left_ms)
+                        min(budget_ms - waited_ms, left_ms), story.place
                     ):
                         raise _waited_too_long(reason, budget_ms)
-                    waited_ms += clock.now_ms() - decided_ms
+                    queued = True
+                    story.waited_ms += clock.now_ms() - decided_ms
                 case Shed(shed, retry_after_s):
-                    raise EdgeError(shed, _SHED[shed], retry_after_s=retry_after_s)
+                    self._on_decision(str(shed))
+                    if failed is not None:
+                        # Nobody else is left: what went wrong says more than that.
+                        raise failed
+                    raise EdgeError(shed, _SHED[shed], retry_after_s=retry_after_s, retryable=True)
                 case unreachable:
                     assert_never(unreachable)
 
-    def _consider(self, error: EdgeError, *, attempt: int, body: RequestBody, left_ms: float) -> None:
-        """Return when the request is to be tried again here; raise `error` when it is given up."""
+    def _consider(
+        self,
+        error: EdgeError,
+        chosen: Chosen,
+        ask: Ask,
+        body: RequestBody,
+        left_ms: float,
+        story: Story,
+        tries: int,
+    ) -> Ask:
+        """The ask to decide again with; raises `error` when the request is given up."""
+        if story.steps:
+            story.steps[-1] = msgspec.structs.replace(
+                story.steps[-1], failed=f"{error.reason}: {error.message}"
+            )
+        if ask.hops and error.reason is not Reason.NO_ENDPOINT:
+            # The ingress decides; only "not loaded" is this node's own to mend.
+            raise error
+        if not error.retryable:
+            story.executions += 1
         self._budget = self._budget.refilled(clock.now_ms())
         next_step = retry.after(
-            error, attempt=attempt, body_held=body.repeatable, left_ms=left_ms, budget=self._budget
+            error,
+            attempt=tries,
+            executions=story.executions,
+            body_held=body.repeatable,
+            left_ms=left_ms,
+            estimate_ms=chosen.score_ms,
+            budget=self._budget,
         )
+        node = chosen.target.rpartition("/")[0]
+        own = node == self._fleet.node
         match next_step:
             case retry.Next.AGAIN_HERE:
                 self._budget = self._budget.after_retry()
+                return ask
+            case retry.Next.ELSEWHERE:
+                if retry.costs_token(error):
+                    self._budget = self._budget.after_retry()
+                if error.reason is Reason.COLD_REFUSED and node not in self._refused_once(ask, story):
+                    # It told that the model is not there: now that this is known, it may still be the best.
+                    return ask
+                if own and error.retryable:
+                    # A worker of this node that is away says so by its state; its siblings may serve.
+                    return ask
+                return msgspec.structs.replace(ask, tried=ask.tried | {chosen.target if own else node})
             case retry.Next.GIVE_UP:
                 raise error
             case unreachable:
                 assert_never(unreachable)
 
+    @staticmethod
+    def _refused_once(ask: Ask, story: Story) -> set[str]:
+        """Nodes that refused this request before its last attempt."""
+        return {
+            step.decision.target.rpartition("/")[0]
+            for step in story.steps[:-1]
+            if isinstance(step.decision, Chosen) and step.failed
+        }
+
+
+def _word(decision: Chosen) -> str:
+    """The route's name in header and metric."""
+    if isinstance(decision, Spill):
+        return "failover" if decision.broken else "spill"
+    return "hydrate" if isinstance(decision, Hydrate) else "serve"
+
 
 _SHED = {
-    Reason.NO_ENDPOINT: "no worker of this POP can serve now",
+    Reason.NO_ENDPOINT: "no worker can serve now",
     Reason.QUEUE_FULL: "every worker is busy and the queue is full",
     Reason.SATURATED: "every worker is busy and the wait would exceed its budget",
+    Reason.BUSY: "every worker is busy, and the request asked not to wait",
+    Reason.CONFINED: "no worker is up in the regions to which this model is confined",
+    Reason.REGION: "no worker is up in the regions or POPs that the request demands",
+    Reason.COLD_REFUSED: "the model is on no device, and bringing it takes longer than the request may wait",
+    Reason.NO_MEMORY: "the model is larger than any device",
 }
 
 
 def _waited_too_long(reason: str, budget_ms: float) -> EdgeError:
     if reason == "starting":
-        return EdgeError(Reason.NO_ENDPOINT, f"no worker came up within {budget_ms:.0f} ms", retry_after_s=2)
-    return EdgeError(Reason.QUEUE_TIMEOUT, f"no worker was free within {budget_ms:.0f} ms", retry_after_s=2)
+        token, text = Reason.NO_ENDPOINT, f"no worker came up within {budget_ms:.0f} ms"
+    else:
+        token, text = Reason.QUEUE_TIMEOUT, f"no worker was free within {budget_ms:.0f} ms"
+    return EdgeError(token, text, retryable=True, retry_after_s=2)

@@ -7,9 +7,11 @@ request path reads what is in memory; only metadata calls wait for a manifest.
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from edge.errors import EdgeError, Reason, Source
+from edge.policy.hydration import Needs
 from edge.weights.manifest import Catalogue, Manifest, decode, decode_catalogue
 from edge.wire import calls
 from edge.wire.dial import Dialer
@@ -22,6 +24,16 @@ FIRST_POLL_S: Final = 0.1
 MAX_MANIFESTS: Final = 256
 
 
+class Resolved(NamedTuple):
+    """One version of a model as the catalogue has it; `weights_bytes` 0 if it does not say."""
+
+    version: str
+    digest: str
+    weights_bytes: int
+    confine: frozenset[str]
+    model: str
+
+
 class Models:
     """The catalogue in memory, kept fresh from the weight store."""
 
@@ -29,7 +41,9 @@ class Models:
         self._store = store
         self._digest = ""
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
-        self._resolved: dict[tuple[str, str], tuple[str, str]] = {}
+        self._resolved: dict[tuple[str, str], Resolved] = {}
+        self._by_digest: dict[str, Resolved] = {}
+        self._needs: Mapping[str, Needs] = {}
         self._seen = asyncio.Event()
         self.catalogue: Catalogue | None = None
         self.origin_up = False
@@ -64,15 +78,48 @@ class Models:
         self.catalogue = decode_catalogue(body)
         self._digest = head.digest
         self._seen.set()
-        self._resolved = {}
+        self._resolved, self._by_digest = {}, {}
         for name, model in self.catalogue.models.items():
-            self._resolved[name, ""] = (model.current, model.versions[model.current])
+            confine = frozenset(model.confine)
             for version, digest in model.versions.items():
-                self._resolved[name, version] = (version, digest)
+                found = Resolved(version, digest, model.sizes.get(version, 0), confine, name)
+                self._resolved[name, version] = self._by_digest[digest] = found
+            self._resolved[name, ""] = self._resolved[name, model.current]
+        self._needs = {
+            digest: Needs(self._device_bytes(found), found.confine)
+            for digest, found in self._by_digest.items()
+        }
         log.info("catalogue", extra={"epoch": head.epoch, "models": len(self.catalogue.models)})
 
-    def resolve(self, model: str, version: str) -> tuple[str, str]:
-        """(version, manifest digest). Raises EdgeError UNKNOWN_MODEL (404) or NO_CATALOGUE (503)."""
+    def confine_of(self, model: str) -> frozenset[str]:
+        """Regions to which a model is confined, empty for none."""
+        found = self._resolved.get((model, ""))
+        return found.confine if found is not None else frozenset()
+
+    def knows(self, model: str) -> bool:
+        """Does the catalogue name it?"""
+        return (model, "") in self._resolved
+
+    def name_of(self, digest: str) -> str:
+        """What people call a manifest; "" if the catalogue does not name it."""
+        found = self._by_digest.get(digest)
+        return found.model if found is not None else ""
+
+    def needs(self) -> Mapping[str, Needs]:
+        """What each version of each model asks of a device, by digest."""
+        return self._needs
+
+    def of_digest(self, digest: str) -> Resolved | None:
+        """What the catalogue says of a manifest; None if it does not name it."""
+        return self._by_digest.get(digest)
+
+    def _device_bytes(self, found: Resolved) -> int:
+        """What it takes on a device: its manifest says so; until that is known, the bytes of its files."""
+        manifest = self._manifests.get(found.digest)
+        return max(manifest.device_bytes, manifest.size_bytes) if manifest else found.weights_bytes
+
+    def resolve(self, model: str, version: str) -> Resolved:
+        """A version of a model; "" for the current one. Raises EdgeError(UNKNOWN_MODEL or NO_CATALOGUE)."""
         found = self._resolved.get((model, version))
         if found is not None:
             return found
@@ -97,6 +144,9 @@ class Models:
         if found is None:
             found = decode(raw, expect_digest=digest)
             self._manifests[digest] = found
+            known = self._by_digest.get(digest)
+            if known is not None:
+                self._needs = {**self._needs, digest: Needs(self._device_bytes(known), known.confine)}
             if len(self._manifests) > MAX_MANIFESTS:
                 self._manifests.popitem(last=False)
         return found

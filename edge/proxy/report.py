@@ -1,67 +1,49 @@
-"""What a node tells its operator: metrics, its state, its models.
+"""What a node tells its operator: metrics, its state, its models, its peers.
 
 Each answer is put together when it is asked for; nothing here is on a request's path.
 """
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
-from edge.config import NodeConfig
+from edge import clock
 from edge.errors import EdgeError
-from edge.fleet.snapshot import Fleet
-from edge.http.server import FrontDoor
-from edge.policy.facts import State
-from edge.proxy.models import Models
-from edge.proxy.upstream import Upstream
-from edge.telemetry import Metrics
+from edge.policy.facts import Endpoint, Standing, State
+from edge.proxy.parts import Parts
 from edge.wire import calls
-from edge.wire.dial import Dialer
+
+SCHEMA_VERSION: Final = 1
 
 
 class Report:
     """Reads the parts of a proxy; changes nothing but the gauges that a scrape sets."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        *,
-        version: str,
-        fleet: Fleet,
-        front: FrontDoor,
-        models: Models,
-        upstream: Upstream,
-        store: Dialer,
-        metrics: Metrics,
-        ask_parent: Callable[[calls.Head], Awaitable[object]],
-    ) -> None:
-        self._config = config
-        self._version = version
-        self._fleet = fleet
-        self._front = front
-        self._models = models
-        self._upstream = upstream
-        self._store = store
-        self._metrics = metrics
+    def __init__(self, parts: Parts, *, ask_parent: Callable[[calls.Head], Awaitable[object]]) -> None:
+        self._parts = parts
         self._ask_parent = ask_parent
 
     async def scrape(self) -> bytes:
         """The metrics page, its gauges set now."""
-        metrics = self._metrics
-        metrics.queue_depth.set(self._fleet.waiting)
-        metrics.connections.set(self._front.statistics().connections)
-        for endpoint in self._fleet.endpoints.values():
-            metrics.in_flight.labels(endpoint.name).set(endpoint.in_flight)
-            metrics.endpoint_up.labels(endpoint.name).set(endpoint.state is State.UP)
-        for name, worker in self._upstream.workers.items():
+        parts = self._parts
+        metrics = parts.metrics
+        metrics.queue_depth.set(parts.fleet.waiting)
+        metrics.connections.set(parts.front.statistics().connections)
+        for endpoint in parts.fleet.current(clock.now_ms()).endpoints:
+            metrics.in_flight.labels(endpoint.name).set(endpoint.live.in_flight)
+            metrics.endpoint_up.labels(endpoint.name).set(endpoint.state is State.UP and endpoint.linked)
+        for name, worker in parts.upstream.workers.items():
             metrics.cache_bytes.labels(f"device:{name}").set(worker.used_bytes)
-        with contextlib.suppress(EdgeError):
-            weights = (await self._store.shared().request(calls.Status(), timeout_s=2.0)).head
-            if isinstance(weights, calls.WeightsState):
-                metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
-                metrics.cache_bytes.labels("host").set(weights.host_used_bytes)
-                metrics.cache_limit_bytes.labels("disk").set(weights.disk_bytes)
-                metrics.cache_limit_bytes.labels("host").set(weights.host_bytes)
+        self._scrape_peers()
+        weights = await self._weights()
+        if weights is not None:
+            metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
+            metrics.cache_bytes.labels("host").set(weights.host_used_bytes)
+            metrics.cache_limit_bytes.labels("disk").set(weights.disk_bytes)
+            metrics.cache_limit_bytes.labels("host").set(weights.host_bytes)
+            metrics.index_up.set(weights.index.state == "up")
+            metrics.quarantined.labels("index", "entry").set(weights.index.refused)
+            metrics.quarantined.labels("origin", "blob").set(weights.quarantined)
         with contextlib.suppress(EdgeError):
             tree = await self._ask_parent(calls.Tree())
             if isinstance(tree, calls.TreeState):
@@ -70,46 +52,164 @@ class Report:
                     metrics.exits.labels(child.role).set(child.exits)
         return metrics.exposition()
 
+    def _scrape_peers(self) -> None:
+        metrics, now_ms = self._parts.metrics, clock.now_ms()
+        for node, peer in self._parts.peers.peers.items() if self._parts.peers is not None else ():
+            age_ms = peer.age_ms(now_ms)
+            if age_ms is not None:
+                metrics.peer_age.labels(node).set(age_ms / 1000.0)
+            if peer.rtt_ms is not None:
+                metrics.peer_rtt.labels(node).set(peer.rtt_ms / 1000.0)
+            for standing in Standing:
+                metrics.peer_standing.labels(node, str(standing)).set(peer.standing is standing)
+            counts = peer.statistics
+            for outcome in ("accepted", "stale", "doubted", "resyncs"):
+                metrics.beacons.labels(node, outcome).set(getattr(counts, outcome))
+            metrics.beacons.labels(node, "quarantined").set(sum(counts.quarantined.values()))
+            for why, count in counts.quarantined.items():
+                metrics.quarantined.labels("beacon", why).set(count)
+
     async def state(self) -> object:
-        """One JSON document: who this is, its tree, its endpoints, its store, its models."""
-        config = self._config
+        """One JSON document: who this is, its tree, its endpoints, its peers, its store, its models."""
+        parts, config = self._parts, self._parts.config
+        catalogue = parts.models.catalogue
         state: dict[str, Any] = {
-            "schema_version": 1,
-            "version": self._version,
+            "schema_version": SCHEMA_VERSION,
+            "version": parts.version,
             "node": config.node,
             "pop": config.pop,
             "region": config.region,
-            "front_door": self._front.statistics()._asdict(),
-            "waiting": self._fleet.waiting,
-            "endpoints": [
-                {
-                    "name": e.name,
-                    "home": e.home,
-                    "state": str(e.state),
-                    "in_flight": e.in_flight,
-                    "soft_limit": e.soft_limit,
-                    "hard_limit": e.hard_limit,
-                    "service_ms": round(e.service_ms, 3),
-                    "warm": sorted(e.warm),
-                }
-                for e in self._fleet.endpoints.values()
-            ],
-            "origin_up": self._models.origin_up,
-            "catalogue_epoch": self._models.catalogue.epoch if self._models.catalogue else None,
+            "phase": str(parts.operate.phase),
+            "front_door": parts.front.statistics()._asdict(),
+            "waiting": parts.fleet.waiting,
+            "endpoints": [_endpoint(e) for e in parts.fleet.current(clock.now_ms()).endpoints],
+            "peers": self._peers(),
+            "hydration": {
+                "started": parts.hydrator.started,
+                "loaded": parts.hydrator.loaded,
+                "left": dict(parts.hydrator.left),
+                "recent": [judged._asdict() for judged in parts.hydrator.recent],
+            },
+            "origin_up": parts.models.origin_up,
+            "catalogue_epoch": catalogue.epoch if catalogue is not None else None,
         }
-        with contextlib.suppress(EdgeError):
-            state["weights"] = (await self._store.shared().request(calls.Status(), timeout_s=2.0)).head
+        weights = await self._weights()
+        if weights is not None:
+            state["weights"] = weights
         with contextlib.suppress(EdgeError):
             state["tree"] = await self._ask_parent(calls.Tree())
         return state
 
-    async def model_list(self) -> object:
-        """Every model of the catalogue and where it lies at this node."""
-        catalogue = self._models.catalogue
-        names = sorted(catalogue.models) if catalogue is not None else []
+    async def peers(self) -> object:
+        """Every other node: how it stands, how far it is, how old what it told is."""
+        return {"schema_version": SCHEMA_VERSION, "node": self._parts.config.node, "peers": self._peers()}
+
+    def _peers(self) -> list[dict[str, Any]]:
+        parts, now_ms = self._parts, clock.now_ms()
+        if parts.peers is None:
+            return []
         rows = []
-        for name in names:
-            version, digest = self._models.resolve(name, "")
-            warm = [e.name for e in self._fleet.endpoints.values() if digest in e.warm]
-            rows.append({"model": name, "version": version, "digest": digest, "on_device": warm})
-        return {"schema_version": 1, "models": rows}
+        for node, peer in sorted(parts.peers.peers.items()):
+            view = parts.fleet.nodes.get(node)
+            beacon = view.beacon if view is not None else None
+            age_ms = peer.age_ms(now_ms)
+            counts = peer.statistics
+            rows.append(
+                {
+                    "node": node,
+                    "address": f"{peer.address[0]}:{peer.address[1]}",
+                    "pop": beacon.pop if beacon else None,
+                    "region": beacon.region if beacon else None,
+                    "version": peer.version,
+                    "linked": peer.linked,
+                    "standing": str(peer.standing) if peer.standing is not None else "unheard",
+                    "rtt_ms": _rounded(peer.rtt_ms),
+                    "age_ms": _rounded(age_ms),
+                    "draining": beacon.draining if beacon else False,
+                    "announced": beacon.announced if beacon else False,
+                    "workers": len(beacon.workers) if beacon else 0,
+                    "in_flight": sum(worker.in_flight for worker in beacon.workers) if beacon else 0,
+                    "models": len(beacon.models) if beacon else 0,
+                    "beacons": {
+                        "accepted": counts.accepted,
+                        "stale": counts.stale,
+                        "doubted": counts.doubted,
+                        "resyncs": counts.resyncs,
+                        "quarantined": dict(counts.quarantined),
+                        "last_bad": counts.last_bad,
+                    },
+                    "last_error": peer.dialer.last_error,
+                }
+            )
+        return rows
+
+    async def weights(self) -> object:
+        """The weight store as it tells itself."""
+        found = await self._weights()
+        if found is None:
+            return {"schema_version": SCHEMA_VERSION, "error": "the weight store does not answer"}
+        return {"schema_version": SCHEMA_VERSION, "node": self._parts.config.node, "weights": found}
+
+    async def _weights(self) -> calls.WeightsState | None:
+        with contextlib.suppress(EdgeError):
+            head = (await self._parts.store.shared().request(calls.Status(), timeout_s=2.0)).head
+            if isinstance(head, calls.WeightsState):
+                return head
+        return None
+
+    async def model_list(self) -> object:
+        """Every model of the catalogue and where it lies, as far as this node knows."""
+        parts = self._parts
+        catalogue = parts.models.catalogue
+        rows = []
+        endpoints = parts.fleet.current(clock.now_ms()).endpoints
+        for name in sorted(catalogue.models) if catalogue is not None else ():
+            for version in sorted(catalogue.models[name].versions, key=int) if catalogue is not None else ():
+                found = parts.models.resolve(name, version)
+                current = parts.models.resolve(name, "").version == version
+                on = [(e.name, e.models[found.digest].eta_ms) for e in endpoints if found.digest in e.models]
+                rows.append(
+                    {
+                        "model": name,
+                        "version": version,
+                        "current": current,
+                        "digest": found.digest,
+                        "bytes": found.weights_bytes,
+                        "confine": sorted(found.confine),
+                        "on_device": [name for name, eta_ms in on if eta_ms <= 0.0],
+                        "loading": [name for name, eta_ms in on if eta_ms > 0.0],
+                        "on_disk": self._on_disk(found.digest),
+                    }
+                )
+        epoch = catalogue.epoch if catalogue is not None else None
+        return {"schema_version": SCHEMA_VERSION, "epoch": epoch, "models": rows}
+
+    def _on_disk(self, digest: str) -> list[str]:
+        parts = self._parts
+        own = [parts.config.node] if digest in parts.fleet.held else []
+        return own + sorted(node for node, view in parts.fleet.nodes.items() if digest in view.held)
+
+
+def _endpoint(e: Endpoint) -> dict[str, Any]:
+    return {
+        "name": e.name,
+        "node": e.node,
+        "pop": e.pop,
+        "region": e.region,
+        "here": e.here,
+        "home": e.home,
+        "state": str(e.state),
+        "standing": str(e.standing),
+        "linked": e.linked,
+        "rtt_ms": round(e.rtt_ms, 3),
+        "in_flight": e.live.in_flight if e.here else e.in_flight + e.live.unseen,
+        "soft_limit": e.soft_limit,
+        "hard_limit": e.hard_limit,
+        "queued_ms": round(e.queued_ms + e.live.unseen_ms, 3),
+        "service_ms": {digest: round(on.service_ms, 3) for digest, on in e.models.items()},
+        "warm": sorted(digest for digest, on in e.models.items() if on.eta_ms <= 0.0),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -7,7 +7,6 @@ answers them as well as one that has one.
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.snapshot import Fleet
 from edge.oip import metadata
-from edge.policy.facts import State
 from edge.proxy.ledger import Ledger
 from edge.proxy.models import Models
 
@@ -63,7 +62,7 @@ class Repository:
                 )
 
     async def _model(self, model: str, version: str, what: tuple[str, ...], method: str) -> tuple[int, bytes]:
-        number, digest = self._models.resolve(model, version)
+        number, digest = self._models.resolve(model, version)[:2]
         _takes("GET", method)
         match what:
             case ():
@@ -91,7 +90,7 @@ class Repository:
         if catalogue is None:
             raise self._models.none_seen()
         state: metadata.State = "READY" if self._can_serve() else "UNAVAILABLE"
-        reason = "" if state == "READY" else "no worker of this POP is up"
+        reason = "" if state == "READY" else "no worker is up"
         return [
             (name, version, state, reason)
             for name in self._names()
@@ -102,10 +101,8 @@ class Repository:
         return sorted(self._models.catalogue.models) if self._models.catalogue is not None else []
 
     def _can_serve(self) -> bool:
-        """A model that is cold is still ready: it is loaded when it is asked for."""
-        return self._models.catalogue is not None and any(
-            endpoint.state is State.UP for endpoint in self._fleet.endpoints.values()
-        )
+        """A model that is cold is still ready: it is loaded when it is asked for, here or elsewhere."""
+        return self._models.catalogue is not None and self._fleet.has_worker()
 
 
 def _takes(expected: str, method: str) -> None:

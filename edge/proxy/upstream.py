@@ -5,35 +5,43 @@ the same. Small bodies share a link; a large one gets a link for itself and is s
 fast as it is taken.
 """
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
-from edge.fleet.peers import PeerNode
+from edge.fleet.peers import Peer
+from edge.fleet.snapshot import Fleet
+from edge.policy.facts import Ask, Tier
+from edge.policy.route import Chosen
+from edge.policy.score import FIRST_FLIGHT_BYTES
 from edge.proxy.worker import LocalWorker
 from edge.wire import calls
 from edge.wire.dial import Dialer
 from edge.wire.exchange import Reply
+from edge.wire.failures import UpstreamError, sane_pulse
 from edge.wire.frame import SHARED_BODY_BYTES
 
 #: How much longer than the deadline the other side may take to say that it passed.
 GRACE_S: Final = 0.5
 #: No stage of a request takes a day; NaN is not below it either.
 MAX_STAGE_MS: Final = 86_400_000.0
+_TIERS: Final = frozenset(Tier)
 
 
 class RequestBody:
     """A body to send: held in memory and repeatable, or a stream that can be sent once."""
 
-    __slots__ = ("chunks", "held", "size_bytes")
+    __slots__ = ("chunks", "held", "passed_bytes", "size_bytes")
 
     def __init__(self, held: bytes | None, chunks: AsyncIterator[bytes] | None, size_bytes: int) -> None:
         self.held = held
         self.chunks = chunks
         self.size_bytes = size_bytes
+        #: Of a stream: what has been sent so far; of a held body: all of it.
+        self.passed_bytes = 0 if held is None else len(held)
 
     @property
     def repeatable(self) -> bool:
@@ -42,46 +50,57 @@ class RequestBody:
 
 
 class Upstream:
-    """Workers of this node and peers of this POP, by endpoint name."""
+    """Workers of this node by endpoint name, and the other nodes of the fleet."""
 
-    def __init__(self) -> None:
+    def __init__(self, fleet: Fleet, peers: Mapping[str, Peer]) -> None:
         self.workers: dict[str, LocalWorker] = {}
-        self.peers: dict[str, PeerNode] = {}
+        self._fleet = fleet
+        self._peers = peers
 
-    def exchange(
-        self, target: str, call: calls.Infer, body: RequestBody, *, deadline_ms: float
-    ) -> Coroutine[Any, Any, tuple[calls.Inferred, Reply]]:
-        """One attempt at `target`. `deadline_ms` is what is left of it.
+    async def exchange(
+        self, chosen: Chosen, ask: Ask, call: calls.Infer, body: RequestBody, *, deadline_ms: float
+    ) -> tuple[calls.Inferred, Reply, float]:
+        """One attempt at `chosen.target`: the answer, and the ms that the hop cost (0 at home).
 
-        Raises EdgeError; its `retryable` says that nothing ran. The endpoint's load is counted
-        for the length of the attempt.
+        `deadline_ms` is what is left of it. Raises EdgeError; its `retryable` says that nothing
+        ran. The endpoint's load is counted for the length of the attempt.
         """
+        target = chosen.target
+        cost_ms = self._fleet.cost_ms(target, call.digest)
         worker = self.workers.get(target)
-        if worker is not None:
-            return self._at_worker(worker, call, body, deadline_ms)
-        return self._at_peer(self.peers[target], call, body, deadline_ms)
+        self._fleet.begin(target, cost_ms)
+        try:
+            if worker is not None:
+                inferred, reply = await self._at_worker(worker, call, body, deadline_ms)
+                hop_ms = 0.0
+            else:
+                inferred, reply, hop_ms = await self._at_peer(target, chosen, ask, call, body, deadline_ms)
+        finally:
+            self._fleet.end(target, cost_ms)
+        own = target if worker is not None else ""
+        self._fleet.answered(
+            own, call.digest, body.size_bytes, len(reply.body), inferred.infer_ms, inferred.batch
+        )
+        return inferred, reply, hop_ms
 
     async def _at_worker(
         self, worker: LocalWorker, call: calls.Infer, body: RequestBody, deadline_ms: float
     ) -> tuple[calls.Inferred, Reply]:
-        endpoint = worker.endpoint
-        residency, hydrate_ms, started_ms = "device", 0.0, clock.now_ms()
-        endpoint.begin()
-        served_ms: float | None = None
-        model = worker.claim(call.digest, call.model)
+        residency, hydrate_ms, outside_bytes = "device", 0.0, 0
+        far = () if call.digest in worker.endpoint.models else self._fleet.far_sources(call.digest)
+        model = worker.claim(call.digest, call.model, far)
         try:
             if model.loading is not None:
-                residency, hydrate_ms = await worker.ensure(model, deadline_ms)
+                residency, hydrate_ms, outside_bytes = await worker.ensure(model, deadline_ms)
                 deadline_ms -= hydrate_ms
-                call = msgspec.structs.replace(call, deadline_ms=deadline_ms)
             # Time spent waiting at the door is not given back to the worker.
-            call.deadline_ms = deadline_ms
-            reply = await _send(worker.dialer, call, body, deadline_ms)
+            local = msgspec.structs.replace(call, deadline_ms=deadline_ms)
+            with worker.upload(body.repeatable):
+                reply = await _send(worker.dialer, local, body, deadline_ms)
             inferred = _inferred(reply, worker.name)
             if hydrate_ms:
                 inferred.hydrate_ms, inferred.residency = hydrate_ms, residency
-            else:
-                served_ms = clock.now_ms() - started_ms
+                inferred.weights_bytes = outside_bytes
         except EdgeError as error:
             if error.reason is Reason.LINK_LOST and not error.retryable:
                 raise EdgeError(
@@ -95,23 +114,47 @@ class Upstream:
             raise
         finally:
             worker.unclaim(model)
-            endpoint.end(served_ms)
         return inferred, reply
 
     async def _at_peer(
-        self, peer: PeerNode, call: calls.Infer, body: RequestBody, deadline_ms: float
-    ) -> tuple[calls.Inferred, Reply]:
-        endpoint, started_ms = peer.endpoint, clock.now_ms()
-        forwarded = msgspec.structs.replace(call, hops=call.hops + 1, deadline_ms=deadline_ms)
-        endpoint.begin()
-        served_ms: float | None = None
+        self,
+        target: str,
+        chosen: Chosen,
+        ask: Ask,
+        call: calls.Infer,
+        body: RequestBody,
+        deadline_ms: float,
+    ) -> tuple[calls.Inferred, Reply, float]:
+        node = target.rpartition("/")[0]
+        peer = self._peers.get(node)
+        if peer is None:
+            raise EdgeError(Reason.LINK_LOST, f"{node} has left the fleet", retryable=True)
+        # A node that turns out not to have the model says so, unless it was chosen to bring it.
+        cold = "wait" if self._fleet.is_cold(target, call.digest) or ask.tried else "reject"
+        forwarded = msgspec.structs.replace(
+            call, hops=call.hops + 1, deadline_ms=deadline_ms, worker=target, cold=cold
+        )
+        sent_ms = clock.now_ms()
+        peer.sent()
         try:
             reply = await _send(peer.dialer, forwarded, body, deadline_ms)
-            inferred = _inferred(reply, peer.peer.node)
-            served_ms = clock.now_ms() - started_ms
-        finally:
-            endpoint.end(served_ms)
-        return inferred, reply
+            inferred = _inferred(reply, node)
+        except EdgeError as error:
+            pulse = error.pulse if isinstance(error, UpstreamError) else None
+            if pulse is not None:
+                self._fleet.pulse(node, pulse, call.digest, clock.now_ms())
+                peer.succeeded()
+            else:
+                peer.failed(error.reason)
+            raise
+        took_ms = clock.now_ms() - sent_ms
+        peer.succeeded()
+        if inferred.pulse is not None:
+            self._fleet.pulse(node, inferred.pulse, call.digest, clock.now_ms())
+        hop_ms = max(0.0, took_ms - inferred.queue_ms - inferred.hydrate_ms - inferred.infer_ms)
+        if body.size_bytes <= FIRST_FLIGHT_BYTES and reply.rest is None:
+            peer.passive_rtt(hop_ms)
+        return inferred, reply, hop_ms
 
 
 def _send(dialer: Dialer, call: calls.Infer, body: RequestBody, left_ms: float) -> Coroutine[Any, Any, Reply]:
@@ -126,9 +169,7 @@ async def _alone(dialer: Dialer, call: calls.Infer, body: RequestBody, timeout_s
     """A large body on a link of its own; the link closes when the answer has been read."""
     link = await dialer.exclusive()
     try:
-        chunks = body.chunks if body.held is None else _slices(body.held)
-        if chunks is None:
-            raise EdgeError(Reason.INTERNAL, "a body that was sent once can't be sent again")
+        chunks = _counted(body) if body.held is None else _slices(body.held)
         reply = await link.stream(call, chunks, timeout_s=timeout_s)
     except BaseException:
         link.abort()
@@ -138,6 +179,15 @@ async def _alone(dialer: Dialer, call: calls.Infer, body: RequestBody, timeout_s
     else:
         reply.rest.on_end = link.close
     return reply
+
+
+async def _counted(body: RequestBody) -> AsyncIterator[bytes]:
+    chunks, body.chunks = body.chunks, None
+    if chunks is None:
+        raise EdgeError(Reason.INTERNAL, "a body that was sent once can't be sent again")
+    async for chunk in chunks:
+        body.passed_bytes += len(chunk)
+        yield chunk
 
 
 async def _slices(held: bytes) -> AsyncIterator[bytes]:
@@ -154,8 +204,12 @@ def _inferred(reply: Reply, expected: str) -> calls.Inferred:
     if not isinstance(head, calls.Inferred):
         raise EdgeError(Reason.PROTOCOL, "upstream answered something else", source=Source.UPSTREAM)
     times = (head.queue_ms, head.infer_ms, head.hydrate_ms)
-    if not all(0.0 <= one < MAX_STAGE_MS for one in times) or not 0 < head.items < 1 << 32:
+    counts = (head.items, head.batch)
+    if not all(0.0 <= one < MAX_STAGE_MS for one in times) or not all(0 < one < 1 << 32 for one in counts):
         raise EdgeError(Reason.PROTOCOL, "upstream tells times that can't be", source=Source.UPSTREAM)
+    if not 0 <= head.weights_bytes < 1 << 50 or head.residency not in _TIERS:
+        raise EdgeError(Reason.PROTOCOL, "upstream tells a residency that can't be", source=Source.UPSTREAM)
+    head.pulse = sane_pulse(head.pulse)
     node, _, index = head.served_by.partition("/")
     if head.served_by != expected and not (node == expected and index.isdecimal() and len(index) <= 3):
         head.served_by = expected

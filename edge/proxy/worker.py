@@ -1,52 +1,61 @@
-"""A worker of this node as the proxy sees it: is it up, what is on its device, load this.
+"""A worker of this node as the proxy sees it: is it up, claim a model on its device.
 
-The device budget is decided here and enforced again by the worker. A model that is
-resident holds its blobs in the weight store; unloading gives the hold back.
+`edge.proxy.device` keeps the book, `moves` tells its changes, `holds` keeps the weight store in
+step and `loader` brings models. The device's budget is decided here and enforced again by the
+worker, whose word is the truth. This file owns the link, and does not know why a model is wanted.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edge import clock
 from edge.config import Worker as WorkerConfig
 from edge.config import size_bytes
 from edge.errors import EdgeError, Reason, Source
-from edge.fleet.snapshot import EndpointState
-from edge.policy.eviction import Resident, plan
-from edge.policy.facts import State
+from edge.fleet.own import OwnWorker
+from edge.policy.facts import Rates, State, Tier
+from edge.proxy.device import Book, Entry, Stage, Uploads
+from edge.proxy.holds import Holds
+from edge.proxy.loader import Loader
 from edge.proxy.models import Models
+from edge.proxy.moves import Moves
 from edge.wire import calls
 from edge.wire.dial import Dialer
-from edge.wire.exchange import Reply
 from edge.wire.link import Link
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 60.0
-LOAD_TIMEOUT_S: Final = 60.0
-#: A store that died is waited for this long by a cold request.
-STORE_BACK_S: Final = 10.0
+STATUS_S: Final = 5.0
+#: How often the worker is asked what it has: models grow when they are prepacked.
+LOOK_S: Final = 2.0
 #: A worker that was lost is worth waiting for this long; then it is down.
 STARTING_S: Final = 30.0
 
+_HELD: Final = contextlib.nullcontext()
 
-class OnDevice:
-    """One model on the device, or on its way there."""
 
-    __slots__ = ("device_bytes", "in_use", "loading", "moved_bytes", "used_at_ms")
+class Ready(NamedTuple):
+    """A claimed model is on the device: where its weights were, and what this caller caused.
 
-    def __init__(self) -> None:
-        self.device_bytes = 0
-        self.in_use = 0
-        self.used_at_ms = clock.now_ms()
-        self.loading: asyncio.Task[str] | None = None
-        self.moved_bytes = 0
+    `residency` is "device" when nothing had to be done; `outside_bytes` of weights came from
+    another region or the origin, told to one of the callers that waited.
+    """
+
+    residency: str
+    waited_ms: float
+    outside_bytes: int
 
 
 class LocalWorker:
-    """One worker process of this node."""
+    """One worker process of this node.
+
+    `nearest` tells where a model's weights lie nearest to this node and how many bytes they
+    are (0 if unknown), `rates` how fast they come from there.
+    """
 
     def __init__(
         self,
@@ -54,25 +63,25 @@ class LocalWorker:
         config: WorkerConfig,
         socket_path: str,
         *,
-        endpoint: EndpointState,
+        endpoint: OwnWorker,
         store: Dialer,
         models: Models,
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         on_hydrated: Callable[[str, str, int, float], None],
+        nearest: Callable[[str], tuple[Tier, int]],
+        rates: Callable[[], Rates],
         max_body_bytes: int,
+        starting_s: float = STARTING_S,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
-        self.residents: dict[str, OnDevice] = {}
-        self._budget_bytes = size_bytes(config.device_bytes)
-        self._store = store
-        self._models = models
+        self.book = Book(size_bytes(config.device_bytes))
+        self.uploads = Uploads(name, config.hard_limit)
+        self.was_up = asyncio.Event()
         self._spawn = spawn
         self._on_hydrated = on_hydrated
-        self._load_order = asyncio.Lock()
+        self._starting_s = starting_s
         self._lost_timer: asyncio.TimerHandle | None = None
-        self.was_up = asyncio.Event()
-        endpoint.set_state(State.STARTING)
         self.dialer = Dialer(
             name,
             unix_path=socket_path,
@@ -81,93 +90,141 @@ class LocalWorker:
             connect_timeout_s=5.0,
             max_body_bytes=max_body_bytes,
         )
+        self.holds = Holds(store, self.book, spawn)
+        self.moves = Moves(self.book, self.holds, endpoint, nearest=nearest, rates=rates)
+        self.loader = Loader(
+            name,
+            dialer=self.dialer,
+            moves=self.moves,
+            holds=self.holds,
+            models=models,
+            refresh=self.refresh,
+            spawn=spawn,
+        )
+        endpoint.set_state(State.STARTING)
+
+    # --- its process
+
+    async def run(self) -> None:
+        """Keep the link and the holds, until cancelled."""
+        self._begin_waiting()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.dialer.run())
+                group.create_task(self.holds.run())
+                group.create_task(self._watch())
+        finally:
+            if self._lost_timer is not None:
+                self._lost_timer.cancel()
 
     async def _greet(self, link: Link) -> None:
-        """The worker answers only once it can work; what it still holds from before is kept."""
-        reply = await link.request(calls.Status(), timeout_s=START_TIMEOUT_S)
-        state = reply.head
-        if not isinstance(state, calls.WorkerState):
-            raise EdgeError(Reason.PROTOCOL, f"{self.name} is no worker", source=Source.UPSTREAM)
-        self.residents.clear()
-        for model in state.models:
-            kept = OnDevice()
-            kept.device_bytes = model.device_bytes
-            self.residents[model.digest] = kept
-            self.endpoint.warm.add(model.digest)
-            self._spawn(self._hold_again(model.digest))
+        """The worker answers only once it can work; what it still has from before is kept."""
+        state = await self._status(link, START_TIMEOUT_S)
         if self._lost_timer is not None:
             self._lost_timer.cancel()
             self._lost_timer = None
-        self.was_up.set()
         self.endpoint.set_state(State.UP)
+        self.moves.adopt(state)
+        self.moves.expect_all()
+        self.was_up.set()
         log.info("worker up", extra={"worker": self.name, "provider": state.provider})
 
-    async def _hold_again(self, digest: str) -> None:
-        """After a restart of this proxy: the model is still loaded, its hold is not."""
-        try:
-            await self._store.shared().request(calls.Ensure(digest=digest), timeout_s=LOAD_TIMEOUT_S)
-        except EdgeError as error:
-            log.warning("hold not renewed", extra={"digest": digest, "error": str(error)})
-
-    def hold_all_again(self) -> None:
-        """The weight store was restarted: what is on the device must be held there again."""
-        for digest, model in self.residents.items():
-            if model.loading is None:
-                self._spawn(self._hold_again(digest))
-
-    @property
-    def used_bytes(self) -> int:
-        """Device bytes of what is resident or on its way."""
-        return sum(model.device_bytes for model in self.residents.values())
-
     def _lost(self) -> None:
-        held, self.residents = self.residents, {}
-        self.endpoint.set_state(State.STARTING)
-        for digest, model in held.items():
-            if model.loading is None:
-                self._spawn(self._release(digest))
-        if self._lost_timer is None:
-            loop = asyncio.get_running_loop()
-            self._lost_timer = loop.call_later(STARTING_S, self._give_up)
-        log.warning("worker lost", extra={"worker": self.name})
+        """The link is gone, or its greeting failed."""
+        self.moves.worker_lost()
+        # Once it was given up it is down until it has been up again: it may never start.
+        if self.endpoint.state is State.UP:
+            self.endpoint.set_state(State.STARTING)
+            self.moves.expect_all()
+            self._begin_waiting()
+            log.warning("worker lost", extra={"worker": self.name})
+
+    def _begin_waiting(self) -> None:
+        if self._lost_timer is None and self.endpoint.state is State.STARTING:
+            self._lost_timer = asyncio.get_running_loop().call_later(self._starting_s, self._give_up)
 
     def _give_up(self) -> None:
         self._lost_timer = None
         if self.endpoint.state is State.STARTING:
             self.endpoint.set_state(State.DOWN)
+            log.error("worker down", extra={"worker": self.name, "error": self.last_error})
 
-    def forget(self, digest: str, entry: OnDevice) -> None:
-        """The worker says that it does not have this model; one that is being loaded again stays."""
-        if self.residents.get(digest) is entry and entry.loading is None:
-            del self.residents[digest]
-            self.endpoint.warm.discard(digest)
-            self._spawn(self._release(digest))
+    @property
+    def last_error(self) -> str:
+        """Why it is not up, as far as its link tells; empty while it is."""
+        return "" if self.endpoint.state is State.UP else self.dialer.last_error
 
-    def claim(self, digest: str, model: str) -> OnDevice:
-        """The model, on the device or on its way there; it is not evicted until `unclaim`."""
-        found = self.residents.get(digest)
-        if found is None:
-            found = self.residents[digest] = OnDevice()
-            found.loading = self._spawn(self._load(digest, model, found))
-        found.in_use += 1
-        return found
+    async def _watch(self) -> None:
+        """Ask now and then what it has: nobody tells when a session was swapped for a larger one."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.endpoint.state is State.UP:
+                try:
+                    await self.refresh()
+                except EdgeError as error:
+                    log.debug("no status of %s: %s", self.name, error)
+
+    async def refresh(self) -> None:
+        """Take over what the worker says it has. Raises EdgeError when it does not answer."""
+        link = self.dialer.shared()
+        state = await self._status(link, STATUS_S)
+        if self.dialer.link is link:
+            self.moves.adopt(state)
+
+    async def _status(self, link: Link, timeout_s: float) -> calls.WorkerState:
+        state = (await link.request(calls.Status(), timeout_s=timeout_s)).head
+        if not isinstance(state, calls.WorkerState):
+            raise EdgeError(Reason.PROTOCOL, f"{self.name} is no worker", source=Source.UPSTREAM)
+        return state
+
+    # --- claims
+
+    def claim(
+        self,
+        digest: str,
+        model: str,
+        far: tuple[calls.FarSource, ...] = (),
+        *,
+        victims: frozenset[str] | None = None,
+    ) -> Entry:
+        """The model, on the device or on its way there; it is not evicted until `unclaim`.
+
+        `far` are nodes of other regions that have it. `victims` are the only models that may be
+        evicted for it, as long as nobody claims it without this bound; None for any.
+        """
+        entry = self.book.find(digest)
+        if entry is None:
+            entry = self.moves.begin(digest, model, victims)
+            entry.loading = self._spawn(self._load(entry, far))
+        elif victims is None:
+            entry.victims = None
+        entry.in_use += 1
+        entry.uses.add(clock.now_ms())
+        return entry
+
+    async def _load(self, entry: Entry, far: tuple[calls.FarSource, ...]) -> str:
+        started_ms = clock.now_ms()
+        residency = await self.loader.load(entry, far)
+        seconds = (clock.now_ms() - started_ms) / 1000.0
+        self._on_hydrated(entry.model, residency, entry.moved_bytes, seconds)
+        return residency
 
     @staticmethod
-    def unclaim(entry: OnDevice) -> None:
+    def unclaim(entry: Entry) -> None:
         """The request that claimed it is done with it."""
         entry.in_use -= 1
         entry.used_at_ms = clock.now_ms()
+        if entry.in_use == 0 and entry.on_idle is not None and not entry.on_idle.done():
+            entry.on_idle.set_result(None)
 
     @staticmethod
-    async def ensure(entry: OnDevice, deadline_ms: float) -> tuple[str, float]:
+    async def ensure(entry: Entry, deadline_ms: float) -> Ready:
         """Wait until a claimed model is resident. One load under many callers; none of them stops it.
 
-        Returns where the weights were ("device" when nothing had to be done) and the
-        milliseconds waited. Raises EdgeError: NO_MEMORY, ORIGIN_DOWN, BLOB_CORRUPT, LOAD_FAILED,
-        DEADLINE.
+        Raises EdgeError: NO_MEMORY, ORIGIN_DOWN, BLOB_CORRUPT, LOAD_FAILED, WORKER_LOST, DEADLINE.
         """
         if entry.loading is None:
-            return "device", 0.0
+            return Ready("device", 0.0, 0)
         started_ms = clock.now_ms()
         try:
             async with asyncio.timeout(deadline_ms / 1000.0):
@@ -175,79 +232,26 @@ class LocalWorker:
         except TimeoutError:
             text = "the deadline passed while the model was being loaded"
             raise EdgeError(Reason.DEADLINE, text) from None
-        return residency, clock.now_ms() - started_ms
+        outside_bytes, entry.far_bytes = entry.far_bytes, 0
+        return Ready(residency, clock.now_ms() - started_ms, outside_bytes)
 
-    async def _load(self, digest: str, model: str, entry: OnDevice) -> str:
-        started_ms = clock.now_ms()
-        try:
-            residency = await self._fetch_and_load(digest, entry)
-        except BaseException:
-            if self.residents.get(digest) is entry:
-                del self.residents[digest]
-            raise
-        entry.loading = None
-        entry.used_at_ms = clock.now_ms()
-        self.endpoint.warm.add(digest)
-        self._on_hydrated(model, residency, entry.moved_bytes, (entry.used_at_ms - started_ms) / 1000.0)
-        return residency
+    def forget(self, digest: str, entry: Entry) -> None:
+        """The worker says that it does not have this model; one that is being loaded again stays."""
+        if self.book.find(digest) is entry and entry.stage is Stage.RESIDENT:
+            self.moves.gone(entry)
 
-    async def _fetch_and_load(self, digest: str, entry: OnDevice) -> str:
-        reply = await self._ensure_on_disk(digest)
-        ensured, raw = reply.head, await reply.whole()
-        if not isinstance(ensured, calls.Ensured):
-            raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")
-        try:
-            entry.moved_bytes = ensured.moved_bytes
-            manifest = self._models.remember(digest, raw)
-            # One load at a time per device: two that plan for the same free bytes would both fail.
-            async with self._load_order:
-                await self._make_room(digest, max(manifest.device_bytes, manifest.size_bytes))
-                entry.device_bytes = manifest.device_bytes
-                link = self.dialer.shared()
-                loaded = await link.request(calls.Load(digest=digest), raw, timeout_s=LOAD_TIMEOUT_S)
-                if isinstance(loaded.head, calls.Loaded):
-                    entry.device_bytes = loaded.head.device_bytes
-        except BaseException:
-            self._spawn(self._release(digest))
-            raise
-        return ensured.residency
+    def hold_all_again(self) -> None:
+        """The weight store was restarted: what is on the device must be held there again."""
+        self.holds.wake()
 
-    async def _ensure_on_disk(self, digest: str) -> Reply:
-        """Ask the store; once more when it died meanwhile, since what it verified is on its disk."""
-        link = await self._store.wait_shared(STORE_BACK_S)
-        try:
-            return await link.request(calls.Ensure(digest=digest), timeout_s=LOAD_TIMEOUT_S)
-        except EdgeError as error:
-            if error.reason is not Reason.LINK_LOST:
-                raise
-        link = await self._store.wait_shared(STORE_BACK_S)
-        return await link.request(calls.Ensure(digest=digest), timeout_s=LOAD_TIMEOUT_S)
+    def upload(self, held: bool) -> "contextlib.AbstractContextManager[Any]":
+        """Around sending a body: one that is not `held` in memory counts against the cap of uploads.
 
-    async def _make_room(self, digest: str, need_bytes: int) -> None:
-        residents = [
-            Resident(key, model.device_bytes, model.used_at_ms, model.in_use > 0 or model.loading is not None)
-            for key, model in self.residents.items()
-            if key != digest
-        ]
-        victims = plan(residents, need_bytes=need_bytes, budget_bytes=self._budget_bytes)
-        if victims is None:
-            used = sum(resident.device_bytes for resident in residents)
-            raise EdgeError(
-                Reason.NO_MEMORY,
-                f"the model needs {need_bytes} bytes on {self.name}, whose budget is {self._budget_bytes}; "
-                f"{used} are taken and in use or not enough to free",
-                retry_after_s=2,
-            )
-        for victim in victims:
-            self.residents.pop(victim, None)
-            self.endpoint.warm.discard(victim)
-            await self.dialer.shared().request(calls.Unload(digest=victim), timeout_s=10.0)
-            await self._release(victim)
-            log.info("evicted", extra={"worker": self.name, "digest": victim, "for": digest})
+        Entering raises EdgeError(SATURATED, retryable) above it.
+        """
+        return _HELD if held else self.uploads
 
-    async def _release(self, digest: str) -> None:
-        try:
-            await self._store.shared().request(calls.Release(digest=digest), timeout_s=5.0)
-        except EdgeError as error:
-            # The store gives holds back by itself when our link to it closes.
-            log.debug("not released: %s", error)
+    @property
+    def used_bytes(self) -> int:
+        """Device bytes of what is resident, being opened or leaving."""
+        return self.book.used_bytes

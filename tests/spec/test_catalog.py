@@ -36,6 +36,16 @@ def test_the_catalogue_that_ships_is_good() -> None:
     assert [entry.max_batch for entry in entries.values()] == [32, 8, 64, 64, 8]
 
 
+def test_where_a_model_may_run_and_is_kept_can_be_said() -> None:
+    text = "m:\n  builder: identity\n  licence: MIT\n  confine: [eu, ap]\n  keep: {ap: 1, eu: 2}\n"
+    entry = catalog.parse(text.encode(), "c.yaml").entries["m"]
+    assert (entry.confine, entry.keep) == (("eu", "ap"), {"ap": 1, "eu": 2})
+
+
+def test_what_ships_may_run_anywhere_and_is_kept_nowhere() -> None:
+    assert {(entry.confine, *entry.keep) for entry in catalog.load().entries.values()} == {((),)}
+
+
 def m(*settings: str) -> str:
     """A catalogue of one model `m`, one setting a line from line 2 on."""
     return "m:\n" + "\n".join(f"  {line}" for line in settings)
@@ -79,6 +89,14 @@ PACKAGE = "package: p==1"
         ("a batch of true", m(*OK, "max_batch: true"), "line 4: m.max_batch is True ("),
         ("a size in words", m(*OK, "size_bytes: 64mb"), "line 4: m.size_bytes is '64mb' ("),
         ("a label that is a number", m(*OK, "labels: {a: 1}"), "line 4: m.labels is {'a': 1} ("),
+        ("a region for a list", m(*OK, "confine: eu"), "line 4: m.confine is 'eu' ("),
+        ("a region that is none", m(*OK, "confine: [EU]"), "m.confine is ['EU'] ("),
+        ("a region that YAML takes for False", m(*OK, "confine: [no]"), "write a list of regions, for example [eu]"),
+        ("regions without copies", m(*OK, "keep: [eu]"), "line 4: m.keep is ['eu'] ("),
+        ("no copy", m(*OK, "keep: {eu: 0}"), "m.keep is {'eu': 0} ("),
+        ("copies of true", m(*OK, "keep: {eu: true}"), "write regions with a number of copies from 1 to 64"),
+        ("a region twice", m(*OK, "keep: {eu: 1, eu: 2}"), "line 4: m.keep.eu stands in line 4 already"),
+        ("kept where it may not run", m(*OK, "confine: [eu]", "keep: {ap: 1}"), "line 5: m.keep names ap, where"),
         ("more than 1 MiB", "#" * (catalog.CATALOG_MAX_BYTES + 1), "1048577 bytes; a catalogue has at most"),
         ("brackets without end", "m: " + "[" * 500, "c.yaml: not YAML: "),
         ("a key that can't be one", "? [a]\n: b", "c.yaml: not YAML: "),

@@ -18,6 +18,7 @@ from edge.parent.lease import (
     born,
     exited,
     read,
+    replaced,
 )
 
 TERMS = Terms(lease_ms=2000.0, heartbeat_max_age_ms=700.0, trial_ms=10_000.0)
@@ -171,6 +172,41 @@ TRIALS = [
 @pytest.mark.parametrize(("sentence", "steps", "now", "signal"), TRIALS, ids=[row[0] for row in TRIALS])
 def test_trials(sentence, steps, now, signal):
     assert read(_lives(*steps), TERMS, None, now) is signal, sentence
+
+
+REPLACEMENTS = [
+    (
+        "a planned replacement is fresh at once",
+        _lives(("born", 0), ("beat", 50_000)),
+        (49_000.0, 50_100.0),
+        50_700.0,
+        Signal.FRESH,
+    ),
+    ("and not for longer than its own heartbeat", WELL, (99_000.0, 100_100.0), 100_900.0, Signal.STALE),
+    (
+        "it does not end a trial by being new",
+        _lives(("born", 0), ("exit", 1000), ("born", 1050), ("exit", 2000), ("born", 2100)),
+        (11_000.0, 12_050.0),
+        12_200.0,
+        Signal.ON_TRIAL,
+    ),
+    (
+        "the end of the old one is no exit: one crash after it is a first one",
+        exited(replaced(WELL, 99_000.0, 100_100.0), 100_500.0, TERMS),
+        None,
+        100_600.0,
+        Signal.DOWN,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "proxy", "times", "now", "signal"), REPLACEMENTS, ids=[row[0] for row in REPLACEMENTS]
+)
+def test_a_planned_replacement(sentence, proxy, times, now, signal):
+    if times is not None:
+        proxy = replaced(proxy, *times)
+    assert read(proxy, TERMS, now - 300.0, now) is signal, sentence
 
 
 def test_a_successor_is_judged_by_its_own_heartbeat():

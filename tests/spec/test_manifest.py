@@ -250,11 +250,21 @@ def model(current: str, *versions: str, digest: str = A) -> dict[str, Any]:
 
 def test_a_catalogue_comes_back_as_it_was() -> None:
     raw = catalogue(
-        minilm={"current": "2", "versions": {"2": B, "1": A}, "keep": {"eu": 1}},
+        minilm={
+            "current": "2",
+            "versions": {"2": B, "1": A},
+            "sizes": {"2": 90, "1": 80},
+            "confine": ["eu"],
+            "keep": {"eu": 1},
+            "colour": "red",
+        },
         none={"current": "1", "versions": {"1": C}},
     )
     decoded = mf.decode_catalogue(raw)
-    assert decoded.models["minilm"] == mf.CatalogueModel("2", {"1": A, "2": B})
+    assert decoded.models["minilm"] == mf.CatalogueModel(
+        "2", {"1": A, "2": B}, sizes={"1": 80, "2": 90}, confine=("eu",), keep={"eu": 1}
+    )
+    assert decoded.models["none"] == mf.CatalogueModel("1", {"1": C}), "a catalogue of before is read"
     assert mf.decode_catalogue(mf.encode_catalogue(decoded)) == decoded
     assert mf.encode_catalogue(mf.Catalogue(0, {})) == b'{"epoch":0,"models":{}}'
 
@@ -268,6 +278,10 @@ def test_a_catalogue_comes_back_as_it_was() -> None:
         ("a version too high", catalogue(m=model("1", "1", "4000000000")), "has version 4000000000"),
         ("a digest that is none", catalogue(m=model("1", "1", digest="x")), "$.models[...].versions[...]"),
         ("no version", catalogue(m=model("1")), "$.models[...].versions"),
+        ("a size of nothing", catalogue(m=model("1", "1") | {"sizes": {"1": 0}}), "$.models[...].sizes[...]"),
+        ("a region that is none", catalogue(m=model("1", "1") | {"confine": ["EU"]}), "$.models[...].confine[0]"),
+        ("no copy to keep", catalogue(m=model("1", "1") | {"keep": {"eu": 0}}), "$.models[...].keep[...]"),
+        ("too many to keep", catalogue(m=model("1", "1") | {"keep": {"eu": 65}}), "$.models[...].keep[...]"),
         ("a negative epoch", catalogue(-1), "$.epoch"),
         ("an epoch of text", catalogue("3"), "$.epoch"),
         ("10,001 models", catalogue(**{f"m{i}": model("1", "1") for i in range(10_001)}), "10001 models"),

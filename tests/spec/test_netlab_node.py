@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import NodeConfig
-from edge.config import parse as read_node
+from edge.config import Drain, NodeConfig, Queue, Routing, Worker
+from edge.config_file import parse as read_node
 from netlab import planetfile
 from netlab.node import NodeFiles, node_yaml
 from netlab.planetfile import PLANET
@@ -55,16 +55,73 @@ def test_a_node_without_ingress_does_not(planet: Topology) -> None:
     assert config.public.listen == ("10.1.0.12:80", "[fd5e:ed9e:1::12]:80")
 
 
-def test_the_mesh_joins_the_nodes_of_a_pop(planet: Topology) -> None:
-    mesh = written(planet, "iad-a").mesh
+@pytest.mark.parametrize("name", ["iad-a", "nrt-a"])
+def test_the_mesh_joins_every_node_to_all_others(planet: Topology, name: str) -> None:
+    mesh = written(planet, name).mesh
     assert mesh is not None
-    assert [(p.node, p.pop, p.address, p.workers) for p in mesh.peers] == [
-        ("iad-b", "iad", "10.1.0.12:7443", 1)
-    ]
-    alone = written(planet, "nrt-a").mesh
-    assert alone is not None
-    assert alone.peers == ()
-    assert (Path(mesh.certificate).name, Path(mesh.key).name) == ("iad-a.pem", "iad-a.key")
+    others = [node for node in planet.nodes if node.name != name]
+    assert [(p.node, p.address) for p in mesh.peers] == [(n.name, f"{n.v4}:7443") for n in others]
+    assert (Path(mesh.certificate).name, Path(mesh.key).name) == (f"{name}.pem", f"{name}.key")
+
+
+def test_blobs_are_given_away_on_the_unicast_address(planet: Topology) -> None:
+    assert written(planet, "fra-a").weights.blobs == "10.2.0.11:7444"
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("iad-a", "10.1.0.11"), ("iad-b", "10.1.0.11"), ("ams-a", "10.2.0.11"), ("nrt-a", "10.4.0.11")],
+)
+def test_a_node_asks_the_redis_of_its_region_under_its_own_name(planet: Topology, name: str, at: str) -> None:
+    index = written(planet, name).weights.index
+    assert index is not None
+    assert (index.url, index.user) == (f"redis://{at}:6379", name)
+    assert Path(index.password_file) == HOMES / name / "redis.password"
+
+
+def test_a_node_says_who_carries_its_traffic(planet: Topology) -> None:
+    assert written(planet, "iad-a").provider == "lab"
+
+
+SMALL = """
+name: small
+pops:
+  iad:
+    region: us
+    nodes:
+      iad-a: {ingress: true, workers: 2, device_bytes: 64MiB, disk_bytes: 1GiB, soft_limit: 1, hard_limit: 2}
+      iad-b: {workers: 1}
+regions: {us: {redis: iad-b}}
+routing: {mode: waterfall, hydrate: false, horizon_s: 60, min_resident_s: 0, ms_per_usd: 2, usd_per_gib: 0.1}
+queue: {max_waiting: 3, max_wait_ms: 100}
+drain: {lame_duck_ms: 0, finish_ms: 500}
+rtt_ms: {}
+cities: {nyc: {pop: iad, rtt_ms: 3}}
+"""
+
+
+def test_small_nodes_and_a_way_of_routing_can_be_asked_for() -> None:
+    config = written(planetfile.parse(SMALL), "iad-a")
+    assert config.weights.disk_bytes == "1GiB"
+    worker = config.workers[1]
+    assert (worker.device_bytes, worker.soft_limit, worker.hard_limit) == ("64MiB", 1, 2)
+    assert config.weights.index is not None
+    assert config.weights.index.url == "redis://10.1.0.12:6379"
+    assert config.routing == Routing(
+        mode="waterfall", hydrate=False, horizon_s=60, min_resident_s=0, ms_per_usd=2.0, usd_per_gib=0.1
+    )
+    assert (config.queue, config.drain) == (
+        Queue(max_waiting=3, max_wait_ms=100),
+        Drain(lame_duck_ms=0, finish_ms=500),
+    )
+
+
+def test_what_a_planet_does_not_say_is_popctls_own_default() -> None:
+    config = written(
+        planetfile.parse(SMALL.replace(SMALL[SMALL.index("routing:") : SMALL.index("rtt_ms")], "")), "iad-b"
+    )
+    assert (config.workers, config.routing) == ((Worker(),), Routing())
+    assert config.weights.disk_bytes == "20GiB"
 
 
 def test_admin_needs_its_token(planet: Topology) -> None:

@@ -6,15 +6,18 @@ import pytest
 
 from edge.fleet.snapshot import Fleet
 from edge.proxy.slots import Slots
+from tests.support.facts import a_node
 
 
 @pytest.fixture
 def fleet():
-    return Fleet(max_waiting=9, max_wait_ms=2000.0, max_cold_wait_ms=30_000.0)
+    return Fleet(a_node(), changed=lambda: None)
 
 
 async def waiting(slots, count, budget_ms=5000.0):
-    tasks = [asyncio.get_running_loop().create_task(slots.wait(budget_ms)) for _ in range(count)]
+    tasks = [
+        asyncio.get_running_loop().create_task(slots.wait(budget_ms, slots.place())) for _ in range(count)
+    ]
     await asyncio.sleep(0)
     return tasks
 
@@ -45,7 +48,7 @@ async def test_a_change_of_the_world_wakes_everybody(fleet):
 
 async def test_the_budget_runs_out(fleet):
     slots = Slots(fleet)
-    assert await slots.wait(5.0) is False
+    assert await slots.wait(5.0, slots.place()) is False
     assert fleet.waiting == 0
     slots.freed()
 
@@ -77,3 +80,26 @@ async def test_a_slot_that_frees_while_the_budget_runs_out_does_no_harm(fleet):
     slots.freed()
     assert await only in (True, False)
     assert fleet.waiting == 0
+
+
+async def test_who_was_woken_for_nothing_keeps_its_place(fleet):
+    slots = Slots(fleet)
+    place = slots.place()
+    others = await waiting(slots, 2)
+    early = asyncio.get_running_loop().create_task(slots.wait(5000.0, place))
+    await asyncio.sleep(0)
+    slots.freed()
+    await turn()
+    assert (early.done(), others[0].done()) == (True, False)
+    slots.changed()
+    await asyncio.gather(*others)
+
+
+async def test_those_who_gave_up_are_not_kept(fleet):
+    slots = Slots(fleet)
+    (patient,) = await waiting(slots, 1)
+    for _ in range(100):
+        assert await slots.wait(0.0, slots.place()) is False
+    assert len(slots._waiters) < 10
+    slots.freed()
+    assert await patient is True

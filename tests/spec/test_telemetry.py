@@ -6,6 +6,7 @@ from edge.telemetry import Metrics
 
 NAMES = {
     "edge_announced": {()},
+    "edge_beacons": {("outcome", "peer")},
     "edge_build_info": {("node", "pop", "version")},
     "edge_cache_bytes": {("tier",)},
     "edge_cache_limit_bytes": {("tier",)},
@@ -13,14 +14,20 @@ NAMES = {
     "edge_connections": {()},
     "edge_dropped": {("reason",)},
     "edge_endpoint_up": {("served_by",)},
+    "edge_forwarded": {("model", "outcome")},
     "edge_hydration_bytes": {("source",)},
     "edge_hydration_seconds": {("model", "source")},
     "edge_in_flight": {("served_by",)},
+    "edge_index_up": {()},
+    "edge_peer_rtt_seconds": {("peer",)},
+    "edge_peer_standing": {("peer", "standing")},
+    "edge_quarantined": {("source", "why")},
     "edge_queue_depth": {()},
     "edge_request_duration_seconds": {("model", "pop", "route")},
     "edge_requests": {("code", "model", "pop", "route", "served_by")},
     "edge_routing_decisions": {("reason",)},
     "edge_stage_duration_seconds": {("pop", "stage")},
+    "edge_state_age_seconds": {("peer",)},
 }
 
 
@@ -38,6 +45,12 @@ def scraped():
     metrics.in_flight.labels("n/0").set(0)
     metrics.endpoint_up.labels("n/0").set(1)
     metrics.exits.labels("proxy").set(0)
+    metrics.forwarded("m", "served")
+    metrics.peer_age.labels("n-b").set(0.1)
+    metrics.peer_rtt.labels("n-b").set(0.1)
+    metrics.peer_standing.labels("n-b", "good").set(1)
+    metrics.beacons.labels("n-b", "accepted").set(1)
+    metrics.quarantined.labels("beacon", "schema").set(0)
     families = text_string_to_metric_families(metrics.exposition().decode())
     return {family.name: family for family in families if not family.name.endswith("_created")}
 

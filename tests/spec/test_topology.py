@@ -1,6 +1,7 @@
 """planet.yaml: what it gives, and what it says when it is wrong."""
 
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,45 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (two.host.city, two.origin.pop, two.origin.port) == ("nyc", "iad", 8080)
     assert two.node("iad-b").ingress is False
     assert two.city("ber").rtt_ms == 8.5
+
+
+def test_a_regions_redis_is_on_its_first_node_unless_it_is_said(planet: Topology) -> None:
+    assert {region.name: region.redis for region in planet.regions} == {
+        "us": "iad-a",
+        "eu": "fra-a",
+        "ap": "nrt-a",
+    }
+    assert [node.name for node in planet.nodes_of("eu")] == ["fra-a", "ams-a"]
+    two = parse(GOOD + "regions: {us: {redis: iad-b}}\n")
+    assert (two.region("us").redis, two.region("eu").redis) == ("iad-b", "fra-a")
+    with pytest.raises(KeyError, match="no region is called 'usa'; did you mean us"):
+        two.region("usa")
+
+
+def test_two_workers_share_a_region_and_never_ask_each_other() -> None:
+    two = planetfile.load(planetfile.find("two-workers"))
+    assert {(node.pop, node.ingress, node.workers) for node in two.nodes} == {
+        ("iad", True, 1),
+        ("ewr", True, 1),
+    }
+    assert [region.name for region in two.regions] == ["us"]
+    assert two.routing.mode == "never"
+    assert {two.nearest(city.name).name for city in two.cities} == {"iad", "ewr"}
+
+
+def test_a_topology_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
+    assert planetfile.find("planet") == PLANET
+    mine = tmp_path / "mine"
+    assert planetfile.find(str(mine)) == mine
+    with pytest.raises(
+        TopologyError, match=r"no topology is called 'planer'; did you mean planet[?]; or give"
+    ):
+        planetfile.find("planer")
+
+
+def test_every_topology_that_ships_says_its_own_name() -> None:
+    for path in planetfile.SHIPPED.glob("*.yaml"):
+        assert planetfile.load(path).name == path.stem
 
 
 def test_addresses_and_lease_can_be_chosen() -> None:
@@ -283,6 +323,69 @@ ERRORS = [
         "name: two\norigin: {pop: ord}",
         2,
         "origin.pop: no POP is called 'ord'",
+    ),
+    (
+        "a region of no POP",
+        "name: two",
+        "name: two\nregions: {ap: {}}",
+        2,
+        "regions.ap: no region of a POP is called 'ap'",
+    ),
+    (
+        "a Redis in another region",
+        "name: two",
+        "name: two\nregions: {us: {redis: fra-a}}",
+        2,
+        "regions.us.redis: no node of us is called 'fra-a'",
+    ),
+    (
+        "a region's setting misspelt",
+        "name: two",
+        "name: two\nregions: {us: {redi: iad-a}}",
+        2,
+        "regions.us.redi: unknown setting; did you mean redis?",
+    ),
+    (
+        "a way of routing that is none",
+        "name: two",
+        "name: two\nrouting: {mode: best}",
+        2,
+        "routing.mode: 'best' is none: write predicted, waterfall",
+    ),
+    (
+        "a routing setting misspelt",
+        "name: two",
+        "name: two\nrouting: {horizon: 3}",
+        2,
+        "routing.horizon: unknown setting; did you mean horizon_s?",
+    ),
+    (
+        "a wait of less than nothing",
+        "name: two",
+        "name: two\nqueue: {max_wait_ms: -1}",
+        2,
+        "queue.max_wait_ms: -1 is out of range: write a number from 0",
+    ),
+    (
+        "a farewell misspelt",
+        "name: two",
+        "name: two\ndrain: {lame_duck: 1}",
+        2,
+        "drain.lame_duck: unknown setting; did you mean lame_duck_ms?",
+    ),
+    (
+        "a size without a unit",
+        "workers: 1",
+        "disk_bytes: 20G",
+        5,
+        "disk_bytes: '20G' is no size: write 64MiB",
+    ),
+    (
+        "a limit of nothing",
+        "workers: 1",
+        "soft_limit: 0",
+        5,
+        "soft_limit: 0 is out of range: write a number from 1 to 65536",
     ),
     ("a list as a name", "name: two", "? [a, b]\n: two", 1, "a setting's name must be a word"),
     ("an empty file", GOOD, "", 1, "the file: is empty"),

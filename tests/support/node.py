@@ -137,6 +137,7 @@ def config_text(
     workers: Sequence[str] = ("device: cpu",),
     extra: str = "",
     pop: str = "one",
+    region: str = "us",
 ) -> str:
     """A node.yaml; `extra` are further top-level sections, `workers` the lines of each worker."""
     listed = "".join(f"\n  - {textwrap.indent(worker, '    ').strip()}" for worker in workers)
@@ -144,7 +145,7 @@ def config_text(
         textwrap.dedent(f"""\
         node: {name}
         pop: {pop}
-        region: us
+        region: {region}
         run_dir: {directory}/run
         weights:
           store: {directory}/store
@@ -172,6 +173,7 @@ def running_node(
     workers: Sequence[str] = ("device: cpu",),
     extra: str = "",
     pop: str = "one",
+    region: str = "us",
     port: int | None = None,
     wait_ready: bool = True,
 ) -> Iterator[Node]:
@@ -187,6 +189,7 @@ def running_node(
             workers,
             extra,
             pop,
+            region,
             port or free_port(),
             wait_ready=wait_ready,
         ) as node,
@@ -202,13 +205,16 @@ def _running(
     workers: Sequence[str],
     extra: str,
     pop: str,
+    region: str,
     port: int,
     *,
     wait_ready: bool,
 ) -> Iterator[Node]:
     config = directory / "node.yaml"
     config.write_text(
-        config_text(directory, name, port, origin=origin, workers=workers, extra=extra, pop=pop)
+        config_text(
+            directory, name, port, origin=origin, workers=workers, extra=extra, pop=pop, region=region
+        )
     )
     log = directory / "log"
     with log.open("wb") as sink:

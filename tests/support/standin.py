@@ -9,7 +9,8 @@ import asyncio
 import signal
 from pathlib import Path
 
-from edge.config import NodeConfig, host_port, load
+from edge.config import NodeConfig, host_port
+from edge.config_file import load
 from edge.parent.announce import Announcer
 
 

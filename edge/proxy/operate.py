@@ -1,0 +1,100 @@
+"""Leaving and coming back, as an operator or the parent asks for it.
+
+Drain: other nodes send nothing new, answers say Connection: close for the length of the lame
+duck, then the address is withdrawn. What runs is never cut here. The parent owns the
+announcement and the processes; this only asks it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+from edge.config import Drain
+from edge.errors import EdgeError, Reason
+from edge.fleet.snapshot import Fleet
+from edge.http.server import FrontDoor
+from edge.wire import calls
+
+log = logging.getLogger(__name__)
+
+AskParent = Callable[[calls.Head], Awaitable[calls.Head]]
+
+
+class Phase(StrEnum):
+    """Where a node stands: taking part, on its way out, out."""
+
+    SERVING = "serving"
+    LAME_DUCK = "lame-duck"
+    DRAINED = "drained"
+
+
+class Operate:
+    """The node's phase. One change at a time."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        front: FrontDoor,
+        drain: Drain,
+        ask_parent: AskParent,
+        changed: Callable[[], None],
+    ) -> None:
+        self.phase = Phase.SERVING
+        self._fleet = fleet
+        self._front = front
+        self._drain = drain
+        self._ask_parent = ask_parent
+        self._changed = changed
+        self._busy = False
+
+    async def drain(self) -> object:
+        """Lame duck, then withdrawn; what still runs goes on. Raises EdgeError when a change is under way."""
+        async with _One(self):
+            if self.phase is Phase.SERVING:
+                self._become(Phase.LAME_DUCK)
+                await asyncio.sleep(self._drain.lame_duck_ms / 1000.0)
+            answer = await self._ask_parent(calls.Withdraw())
+            self._become(Phase.DRAINED)
+        return self._told(answer)
+
+    async def undrain(self) -> object:
+        """Take part again."""
+        async with _One(self):
+            self._become(Phase.SERVING)
+            answer = await self._ask_parent(calls.Announce())
+        return self._told(answer)
+
+    def adopt(self, announcement: str) -> None:
+        """After a restart of this process: an operator's withdrawal still stands."""
+        if announcement.startswith("withdrawn: operator"):
+            self._become(Phase.DRAINED)
+
+    def _become(self, phase: Phase) -> None:
+        if phase is not self.phase:
+            log.info("phase", extra={"phase": str(phase), "before": str(self.phase)})
+        self.phase = phase
+        self._fleet.draining = phase is not Phase.SERVING
+        self._front.lame_duck = phase is not Phase.SERVING
+        self._fleet.touched()
+        self._changed()
+
+    def _told(self, answer: calls.Head) -> object:
+        announcement = answer.announcement if isinstance(answer, calls.Announcement) else "unknown"
+        return {"schema_version": 1, "phase": str(self.phase), "announcement": announcement}
+
+
+class _One:
+    """One change at a time; a second one is refused, not queued."""
+
+    def __init__(self, operate: Operate) -> None:
+        self._operate = operate
+
+    async def __aenter__(self) -> None:
+        if self._operate._busy:
+            raise EdgeError(Reason.BUSY, "another drain or undrain is under way", retry_after_s=1)
+        self._operate._busy = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._operate._busy = False
