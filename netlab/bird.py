@@ -14,9 +14,10 @@ _WAITS = """\
   connect delay time 1; connect retry time 1;
   error wait time 1, 5; error forget time 10;"""
 # The lab has no BFD yet: a node or router that vanishes without a word is missed after the hold
-# time. Routers are many to many, and their keepalives are what an idle WAN carries.
+# time. Between routers it is the one that RFC 4271 suggests: a link cut for less leaves the routes
+# alone. With 30 s a third cut of 8 s in a row took sessions down, and healing 4.7 s instead of 0.7.
 _NODE_HOLD = "hold time 6; keepalive time 2;"
-_WAN_HOLD = "hold time 30; keepalive time 10;"
+_WAN_HOLD = "hold time 90; keepalive time 30;"
 
 
 def _session(name: str, local: object, local_as: int, peer: object, peer_as: int, channel: str) -> str:

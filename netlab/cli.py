@@ -101,15 +101,18 @@ def _interrupt(*_: object) -> None:
 
 
 @main.command()
-@click.option("-t", "--topology", type=click.Path(path_type=Path), help="The planet's file.")
+@click.option(
+    "-t", "--topology", "--planet", help="A planet's file, or the name of one that ships: two-workers."
+)
 @click.option("--models", type=click.Path(path_type=Path), help="The published models.")
 @click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
-def up(topology: Path | None, models: Path | None, *, bare: bool) -> None:
+def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
     """Start the planet; does nothing when it runs already. Ends with what to try next."""
     from netlab import planetfile, start, view
 
     with _told_of_changes():
-        wish = start.Wish(planet=topology or planetfile.PLANET, models=models or start.MODELS, bare=bare)
+        planet = planetfile.find(topology) if topology else planetfile.PLANET
+        wish = start.Wish(planet=planet, models=models or start.MODELS, bare=bare)
         lab, fresh = start.up(wish, _say)
         if not fresh:
             _say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")

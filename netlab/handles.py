@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import statistics
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,8 @@ from netlab.probe import Answer
 from netlab.supervise import Process
 from netlab.topology import City, Node, Pop, Topology
 
+#: Programs in a node's namespace that popctl did not start.
+_GUESTS: Final = ("bird", "redis")
 #: How long one attempt to connect may take before it is tried again.
 ATTEMPT_S = 1.0
 
@@ -150,13 +153,13 @@ class NodeHandle:
         self._parent = parent
 
     def members(self) -> list[Member]:
-        """Every living process of the node: parent, proxy, weights, worker, ... and its BIRD."""
+        """Every living process of the node: parent, proxy, weights, worker, ... BIRD, a Redis."""
         found = supervise.find({netns.inode(self.ns)}, known=self._known())
         return sorted((Member(_role(pid), pid) for pid in found), key=lambda member: member.pid)
 
     def pids(self, *roles: str) -> list[int]:
-        """Pids of these roles; without any, of the whole node but its BIRD."""
-        return [m.pid for m in self.members() if (m.role in roles if roles else m.role != "bird")]
+        """Pids of these roles; without any, of the whole node but its BIRD and its region's Redis."""
+        return [m.pid for m in self.members() if (m.role in roles if roles else m.role not in _GUESTS)]
 
     def kill(self, *roles: str) -> list[int]:
         """kill -9 the processes of these roles (`parent`, `proxy`, `worker`, ...); without any, the node."""
@@ -201,6 +204,30 @@ class NodeHandle:
     def announce(self) -> None:
         """Attract clients again, as `popctl announce` does."""
         self._told("/edge/announce")
+
+    def popctl(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run `popctl` for this node, inside its namespace: `popctl("models", "ls", "--json")`."""
+        command = [supervise.python(), "-m", "edge.cli", *arguments, "-c", str(self.home / "node.yaml")]
+        env = supervise.environment(str(state.ROOT))
+        return netns.inside(
+            self.ns,
+            lambda: subprocess.run(
+                command, env=env, cwd="/", capture_output=True, text=True, timeout=timeout_s, check=False
+            ),
+        )
+
+    def drain(self) -> None:
+        """Finish what runs and take nothing new, as `popctl drain` does."""
+        self._commanded("drain")
+
+    def undrain(self) -> None:
+        """Take requests again, as `popctl undrain` does."""
+        self._commanded("undrain")
+
+    def _commanded(self, *arguments: str) -> None:
+        done = self.popctl(*arguments)
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.name}: popctl {' '.join(arguments)}: {done.stderr.strip()}")
 
     def _told(self, path: str) -> None:
         answer = self.admin("POST", path)
@@ -263,6 +290,10 @@ def _role(pid: int) -> str:
         return "gone"
     if "bird" in Path(words[0]).name:
         return "bird"
+    if Path(words[0]).name.startswith("redis-server"):
+        return "redis"
     if "edge.parent.child" in words:
         return words[words.index("edge.parent.child") + 1]
+    if "edge.parent.guard" in words:
+        return "guard"
     return "parent" if "serve" in words or "-c" in words else Path(words[0]).name

@@ -9,20 +9,21 @@ It reads the kernel and BIRD for the truth and keeps none of its own; how the la
 is start.py's business.
 """
 
-import json
-import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from netlab import birdctl, fib, names, netns, plan, planetfile, state, supervise
+from netlab import birdctl, fib, names, netns, plan, planetfile, state, supervise, wanhandle
 from netlab.birdctl import BirdError
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import CityHandle, HostHandle, NodeHandle, PopHandle
+from netlab.regions import RegionHandle, process_name
 from netlab.state import State
 from netlab.store import OriginHandle
 from netlab.topology import Address, Topology, unknown
+from netlab.wanhandle import WanHandle
 
 MAX_HOPS = 4
 
@@ -60,6 +61,17 @@ class Lab:
         """The nodes of a POP together. Raises KeyError naming the POPs there are."""
         pop = self.topology.pop(name)
         return PopHandle(pop, tuple(self.node(node.name) for node in pop.nodes))
+
+    def region(self, name: str) -> RegionHandle:
+        """The nodes of a region and its Redis. Raises KeyError naming the regions there are."""
+        region = self.topology.region(name)
+        nodes = tuple(self.node(node.name) for node in self.topology.nodes_of(name))
+        return RegionHandle(self.topology, region, nodes, self._process(process_name(name)))
+
+    @property
+    def wan(self) -> WanHandle:
+        """The links between POPs: what they carried, and cutting them."""
+        return WanHandle(self.topology)
 
     @property
     def origin(self) -> OriginHandle:
@@ -142,12 +154,7 @@ class Lab:
     def fabric(self) -> dict[str, Any]:
         """The WAN fabric's own counters; empty when it can't be asked."""
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
-                wire.settimeout(2.0)
-                wire.connect(str(state.wan_control()))
-                wire.sendall(b'{"op":"stats"}\n')
-                with wire.makefile("rb") as reader:
-                    return dict(json.loads(reader.readline(1 << 20)))
+            return wanhandle.ask({"op": "stats"})
         except (OSError, ValueError):
             return {}
 
@@ -230,6 +237,12 @@ class Lab:
         moved.wait_until_host_routed(within_s=5.0)
         return moved
 
+    def partition(self, one: Iterable[str], other: Iterable[str] = ()) -> None:
+        """Cut every WAN link between the POPs `one` and `other` (all the rest); `wan.mend()` undoes it."""
+        near = list(one)
+        far = list(other) or [pop.name for pop in self.topology.pops if pop.name not in near]
+        self.wan.partition(near, far)
+
     # -- telling ---------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -242,6 +255,7 @@ class Lab:
             "wan": {"engine": fabric.get("engine", "down"), "late_frames": fabric.get("late_total", 0)},
             "host": {"city": self.state.host_city, "served_by": self._led(self.state.host_city)},
             "pops": [self._pop_status(pop.name) for pop in self.topology.pops],
+            "regions": [self.region(region.name).status() for region in self.topology.regions],
             "cities": [
                 {"city": c.name, "router": c.pop, "rtt_ms": c.rtt_ms, "served_by": self._led(c.name)}
                 for c in self.topology.cities

@@ -14,6 +14,8 @@ from netlab.names import MARKER
 from netlab.topology import Node, Topology
 
 MESH_PORT: Final = 7443
+BLOBS_PORT: Final = 7444
+REDIS_PORT: Final = 6379
 ADMIN_PORT: Final = 9901
 
 
@@ -53,6 +55,11 @@ class NodeFiles(msgspec.Struct, frozen=True):
         """The operator's token for admin over TCP."""
         return self.home / "admin.token"
 
+    @property
+    def redis_password(self) -> Path:
+        """The node's own password for its region's Redis, readable by root alone."""
+        return self.home / "redis.password"
+
 
 def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str, Any]:
     """node.yaml's settings, as plain values."""
@@ -68,15 +75,30 @@ def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str,
             "ca": str(files.ca),
             "certificate": str(files.certificate),
             "key": str(files.key),
-            "peers": [_peer(peer) for peer in pop.nodes if peer.name != node.name],
+            "peers": [
+                {"node": peer.name, "address": f"{peer.v4}:{MESH_PORT}"}
+                for peer in topology.nodes
+                if peer.name != node.name
+            ],
         },
         "admin": {"listen": f"{node.v4}:{ADMIN_PORT}", "token_file": str(files.token)},
         "weights": {
             "store": str(files.store),
             "origin": f"http://{topology.origin4}:{topology.origin.port}/",
+            "blobs": f"{node.v4}:{BLOBS_PORT}",
+            "index": {
+                "url": f"redis://{topology.node(topology.region(pop.region).redis).v4}:{REDIS_PORT}",
+                "user": node.name,
+                "password_file": str(files.redis_password),
+            },
+            **_said({"disk_bytes": node.disk_bytes}),
         },
-        "workers": [{"device": node.device, "threads": node.threads} for _ in range(node.workers)],
+        "workers": [_worker(node) for _ in range(node.workers)],
+        "provider": node.provider,
     }
+    for section in ("routing", "queue", "drain"):
+        if said := _said(msgspec.structs.asdict(getattr(topology, section))):
+            settings[section] = said
     if node.ingress:
         settings["public"]["listen"][:0] = [f"{topology.vip4}:80", f"[{topology.vip6}]:80"]
         settings["announce"] = {
@@ -88,9 +110,14 @@ def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str,
     return settings
 
 
-def _peer(peer: Node) -> dict[str, Any]:
-    address = f"{peer.v4}:{MESH_PORT}"
-    return {"node": peer.name, "pop": peer.pop, "address": address, "workers": peer.workers}
+def _worker(node: Node) -> dict[str, Any]:
+    limits = {name: getattr(node, name) for name in ("device_bytes", "soft_limit", "hard_limit")}
+    return {"device": node.device, "threads": node.threads, **_said(limits)}
+
+
+def _said(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the planet's file says; the rest stays popctl's own default."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def node_yaml(topology: Topology, node: Node, files: NodeFiles) -> str:

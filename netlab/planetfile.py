@@ -4,7 +4,6 @@ Each section is converted by itself, so that every error names the file, the lin
 and the next step. It refuses to know how a planet is built: it only reads what is asked for.
 """
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -15,22 +14,29 @@ from typing import Final, TypeVar
 import msgspec
 
 from netlab import yamlfile
+from netlab.sections import Sections
+from netlab.sections import TopologyError as TopologyError  # what `load` and `parse` raise
 from netlab.topology import (
     WAN4,
     WAN6,
     City,
+    Drain,
     HostLink,
     Lease,
     Node,
     Origin,
     Pop,
+    Queue,
+    Region,
+    Routing,
     Topology,
     pair_of,
     unknown,
 )
 
+SHIPPED: Final = Path(__file__).parent / "topologies"
 #: What runs when no topology is given.
-PLANET: Final = Path(__file__).parent / "topologies" / "planet.yaml"
+PLANET: Final = SHIPPED / "planet.yaml"
 #: A name becomes part of an interface's name (15 bytes in all) and of a namespace's.
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,11}")
 #: Node names that would collide with the lab's own places: routers, cities, fabric, origin.
@@ -41,12 +47,10 @@ MAX_CITIES: Final = 99
 #: local_pref is 1000 - RTT, and must stay above zero for every pair.
 MAX_RTT_MS: Final = 900.0
 MAX_FILE_BYTES: Final = 1 << 20
+_SIZE: Final = re.compile(r"[1-9]\d{0,14}(\.\d{1,3})?\s*(B|KiB|MiB|GiB|TiB)")
+_MODES: Final = ("predicted", "waterfall", "nearest", "never")
 
-T = TypeVar("T")
-
-
-class TopologyError(Exception):
-    """The file can't be used; the text says where and what to write."""
+C = TypeVar("C", Queue, Drain)
 
 
 class _Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +64,14 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "cpu"
     threads: int = 1
     provider: str = "lab"
+    device_bytes: str | None = None
+    disk_bytes: str | None = None
+    soft_limit: int | None = None
+    hard_limit: int | None = None
+
+
+class _Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    redis: str | None = None
 
 
 class _Pop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,12 +87,27 @@ class _City(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Planet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     anycast: tuple[str, ...] = ("198.51.100.1", "fd5e:ed9e::1")
-    lease: Lease = Lease()
+    lease: object = None
     host: object = None
     origin: object = None
     pops: dict[str, object]
+    regions: dict[str, object] = {}
+    routing: object = None
+    queue: object = None
+    drain: object = None
     rtt_ms: dict[str, object]
     cities: dict[str, object]
+
+
+def find(name: str) -> Path:
+    """The file that `name` means: a topology that ships, or a path. Raises TopologyError."""
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if not path.exists() and path.name == name and not path.suffix:
+        raise TopologyError(f"{unknown(name, list(shipped), 'topology')}; or give the path of a file")
+    return path
 
 
 def load(path: Path) -> Topology:
@@ -107,55 +134,8 @@ def parse(text: str, name: str = "planet.yaml") -> Topology:
         raise TopologyError(f"{name}:{problem.line}: {problem}") from problem
 
 
-_AT: Final = re.compile(r" - at `\$\.?(.*)`$")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`")
-_MISSING: Final = re.compile(r"Object missing required field `(.*?)`")
-
-
-class _Reader:
+class _Reader(Sections):
     """One reading of one file: each section is converted by itself, so that its place is known."""
-
-    def __init__(self, settings: yamlfile.Settings, name: str) -> None:
-        self._settings = settings
-        self._file = name
-
-    def fail(self, path: yamlfile.Path, problem: str) -> TopologyError:
-        where = ".".join(str(part) for part in path) or "the file"
-        return TopologyError(f"{self._file}:{self._settings.line(path)}: {where}: {problem}")
-
-    def section(self, value: object, kind: type[T], path: yamlfile.Path) -> T:
-        try:
-            return msgspec.convert(value, kind, strict=True)
-        except msgspec.ValidationError as error:
-            raise self._explained(str(error), kind, path) from error
-
-    def _explained(self, message: str, kind: type, path: yamlfile.Path) -> TopologyError:
-        at = _AT.search(message)
-        text = message[: at.start()] if at else message
-        keys = re.findall(r"[^.\[\]]+", at[1]) if at else []
-        path = (*path, *(int(key) if key.isdigit() else key for key in keys))
-        if found := _UNKNOWN.match(text):
-            known = (
-                [field.name for field in msgspec.structs.fields(kind)]
-                if not keys
-                else [*Lease.__struct_fields__]
-            )
-            near = difflib.get_close_matches(found[1], known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return self.fail((*path, found[1]), f"unknown setting; {hint}")
-        if found := _MISSING.match(text):
-            return self.fail(
-                (*path, found[1]), "is missing; netlab/topologies/planet.yaml shows what to write"
-            )
-        if text == "Expected `object`, got `null`":
-            text = "is empty; netlab/topologies/planet.yaml shows what to write"
-        if text.startswith("Expected `object`"):
-            text += ": write settings below it, as netlab/topologies/planet.yaml does"
-        if text.startswith("Expected `bool`"):
-            text += ": write true or false"
-        if "got `bool`" in text and "Expected `str`" in text:
-            text += '; put the word in quotes, as in "true"'
-        return self.fail(path, text)
 
     def topology(self) -> Topology:
         planet = self.section(self._settings.value, _Planet, ())
@@ -172,7 +152,11 @@ class _Reader:
             host=self._host(planet.host, cities),
             origin=self._origin(planet.origin, names),
             pops=pops,
+            regions=self._regions(planet.regions, pops),
             cities=cities,
+            routing=self._routing(planet.routing),
+            queue=self._queue(planet.queue),
+            drain=self._drain(planet.drain),
             rtts_ms=self._rtts(planet.rtt_ms, names),
         )
 
@@ -224,6 +208,14 @@ class _Reader:
         if not re.fullmatch(r"cpu|cuda:\d{1,2}", node.device):
             raise self.fail((*at, "device"), f"{node.device!r} is no device: write cpu or cuda:0")
         self._check_name(node.provider, (*at, "provider"))
+        for setting in ("device_bytes", "disk_bytes"):
+            size = getattr(node, setting)
+            if size is not None and not _SIZE.fullmatch(size):
+                raise self.fail((*at, setting), f"{size!r} is no size: write 64MiB or 2GiB")
+        for setting in ("soft_limit", "hard_limit"):
+            limit = getattr(node, setting)
+            if limit is not None:
+                self._number(limit, 1, 65536, (*at, setting))
         return Node(
             name=name,
             pop=pop,
@@ -234,7 +226,44 @@ class _Reader:
             device=node.device,
             threads=node.threads,
             provider=node.provider,
+            device_bytes=node.device_bytes,
+            disk_bytes=node.disk_bytes,
+            soft_limit=node.soft_limit,
+            hard_limit=node.hard_limit,
         )
+
+    def _regions(self, raw: dict[str, object], pops: Sequence[Pop]) -> tuple[Region, ...]:
+        """Every region that a POP names; its Redis is on its first node unless the file says where."""
+        nodes: dict[str, list[str]] = {}
+        for pop in pops:
+            nodes.setdefault(pop.region, []).extend(node.name for node in pop.nodes)
+        homes = {region: names[0] for region, names in nodes.items()}
+        for region, value in raw.items():
+            at: yamlfile.Path = ("regions", region)
+            self._known(region, list(nodes), "region of a POP", at)
+            wish = self.section(value, _Region, at)
+            if wish.redis is not None:
+                self._known(wish.redis, nodes[region], f"node of {region}", (*at, "redis"))
+                homes[region] = wish.redis
+        return tuple(Region(name=region, redis=home) for region, home in homes.items())
+
+    def _routing(self, raw: object) -> Routing:
+        routing = self.section({} if raw is None else raw, Routing, ("routing",))
+        if routing.mode is not None and routing.mode not in _MODES:
+            raise self.fail(("routing", "mode"), f"{routing.mode!r} is none: write {', '.join(_MODES)}")
+        return routing
+
+    def _queue(self, raw: object) -> Queue:
+        return self._counts(self.section({} if raw is None else raw, Queue, ("queue",)), "queue")
+
+    def _drain(self, raw: object) -> Drain:
+        return self._counts(self.section({} if raw is None else raw, Drain, ("drain",)), "drain")
+
+    def _counts(self, section: C, at: str) -> C:
+        for setting, value in msgspec.structs.asdict(section).items():
+            if value is not None:
+                self._number(value, 0, 1_000_000, (at, setting))
+        return section
 
     def _cities(self, raw: dict[str, object], pops: Sequence[str], nodes: Sequence[str]) -> tuple[City, ...]:
         if not 1 <= len(raw) <= MAX_CITIES:
@@ -297,7 +326,8 @@ class _Reader:
                 raise self.fail(("anycast",), f"{address} can't be routed; write a unicast address")
         return four.network_address, six.network_address
 
-    def _lease(self, lease: Lease) -> Lease:
+    def _lease(self, raw: object) -> Lease:
+        lease = self.section({} if raw is None else raw, Lease, ("lease",))
         self._number(lease.valid_s, 1, 3600, ("lease", "valid_s"))
         if not 0 < lease.renew_ms * 3 <= lease.valid_s * 1000:
             limit = int(lease.valid_s * 1000 / 3)

@@ -57,11 +57,16 @@ Install iproute2 (ip), BIRD 2 (bird, birdc), curl, Python 3.11 or newer with ven
     rm -f "$log"
     for service in $SERVICES; do
         case " $before " in *" $service "*) continue ;; esac
-        if command -v systemctl >/dev/null 2>&1 && systemctl is-active --quiet "$service" 2>/dev/null; then
+        # Enabled without running is what a package leaves whose port was taken: it would start at the next boot.
+        if command -v systemctl >/dev/null 2>&1 &&
+            { systemctl is-active --quiet "$service" || systemctl is-enabled --quiet "$service"; } 2>/dev/null; then
             as_root systemctl disable --now "$service" >/dev/null 2>&1 || true
             say "setup: stopped the service $service that its package started; the lab runs its own"
         elif command -v service >/dev/null 2>&1; then
             as_root service "$service" stop >/dev/null 2>&1 || true
+            if command -v update-rc.d >/dev/null 2>&1; then
+                as_root update-rc.d "$service" disable >/dev/null 2>&1 || true
+            fi
         fi
     done
 }

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from netlab import apply, bird, clock, names, plan, planetfile, state, store, supervise, sweep
+from netlab import apply, bird, clock, names, plan, planetfile, regions, state, store, supervise, sweep
 from netlab.lab import Lab
 from netlab.node import NodeFiles, node_yaml
 from netlab.supervise import Process
@@ -78,6 +78,8 @@ def _require(wish: Wish) -> None:
         raise MissingError("the lab makes network namespaces, which takes root: run it with sudo")
     if shutil.which("bird") is None:
         raise MissingError("BIRD is not installed: apt-get install bird2")
+    if not wish.bare and (why_not := regions.missing()):
+        raise MissingError(why_not)
 
 
 def _require_models(wish: Wish) -> None:
@@ -120,17 +122,22 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     fabric = _start_fabric(topology, env)
     daemons = _start_birds(topology, env, bare=wish.bare)
     origin: list[Process] = []
+    indexes: list[Process] = []
     nodes: list[Process] = []
     if not wish.bare:
         origin = [store.start(topology, wish.models, env)]
+        _prepare_nodes(topology)
+        indexes = [regions.start(region, env) for region in topology.regions]
         nodes = _start_nodes(topology, wish.program, env)
-    current = msgspec.structs.replace(current, processes=(fabric, *daemons, *origin, *nodes))
+    current = msgspec.structs.replace(current, processes=(fabric, *daemons, *origin, *indexes, *nodes))
     state.write(current)
     lab = Lab(current)
     supervise.wait_until_ready(fabric, None, wish.ready_within_s)
     at("WAN and routers started")
     for process in origin:
         supervise.wait_until_ready(process, None, wish.ready_within_s)
+    for region in topology.regions if indexes else ():
+        lab.region(region.name).redis.wait_until_answers(wish.ready_within_s)
     for process in nodes:
         supervise.wait_until_ready(process, _ready_file(process.name), wish.ready_within_s)
     if nodes:
@@ -196,25 +203,29 @@ def _bird(place: str, conf: str, env: dict[str, str]) -> Process:
     return process
 
 
-def _start_nodes(topology: Topology, program: Sequence[str], env: dict[str, str]) -> list[Process]:
+def _prepare_nodes(topology: Topology) -> None:
+    """Each node's home with its certificate, its secrets and node.yaml; each region's redis.conf."""
     from netlab import ca  # X.509 costs a quarter of a second, which `down` need not pay
 
     authority = ca.write_ca(state.ROOT / "ca")
     (state.ROOT / "ca").chmod(0o700)
-    started = []
+    homes = {node.name: NodeFiles(state.node_home(node.name), authority.path) for node in topology.nodes}
     for node in topology.nodes:
-        files = NodeFiles(state.node_home(node.name), authority.path)
+        files = homes[node.name]
         files.home.mkdir(mode=0o755)
         ca.issue(authority, node.name, [str(node.v4), str(node.v6)], files.home)
-        descriptor = os.open(files.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_urlsafe(24) + "\n")
+        regions.write_secret(files.token, secrets.token_urlsafe(24))
         files.config.write_text(node_yaml(topology, node, files))
-        command = [*program, "-c", str(files.config)]
-        started.append(
-            supervise.start(node.name, names.node(node.name), command, state.log_of(node.name), env)
-        )
-    return started
+    for region in topology.regions:
+        regions.prepare(topology, region, [homes[node.name] for node in topology.nodes_of(region.name)])
+
+
+def _start_nodes(topology: Topology, program: Sequence[str], env: dict[str, str]) -> list[Process]:
+    def start(node: str) -> Process:
+        command = [*program, "-c", str(state.node_home(node) / "node.yaml")]
+        return supervise.start(node, names.node(node), command, state.log_of(node), env)
+
+    return [start(node.name) for node in topology.nodes]
 
 
 def _ready_file(node: str) -> Path:

@@ -58,6 +58,11 @@ def node_home(name: str) -> Path:
     return ROOT / "nodes" / name
 
 
+def redis_home(region: str) -> Path:
+    """redis.conf and the lab's own password for the Redis of a region."""
+    return ROOT / "redis" / region
+
+
 def bird_conf(place: str) -> Path:
     """bird.conf of a router (`r-iad`) or a node (`iad-a`)."""
     return ROOT / "bird" / f"{place}.conf"

@@ -50,8 +50,13 @@ def environment(mark: str) -> dict[str, str]:
     return kept | {ENV_TAG: mark, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def start(name: str, ns: str, command: Sequence[str], log: Path, env: Mapping[str, str]) -> Process:
-    """Start `command` inside the namespace; both its outputs go to `log`. Raises OSError."""
+def start(
+    name: str, ns: str, command: Sequence[str], log: Path, env: Mapping[str, str], *, uid: int | None = None
+) -> Process:
+    """Start `command` inside the namespace; both its outputs go to `log`. Raises OSError.
+
+    With `uid` it runs under that uid and gid, without any other group.
+    """
     with log.open("ab") as out:
 
         def spawn() -> subprocess.Popen[bytes]:
@@ -63,6 +68,9 @@ def start(name: str, ns: str, command: Sequence[str], log: Path, env: Mapping[st
                 cwd="/",
                 env=dict(env),
                 start_new_session=True,
+                user=uid,
+                group=uid,
+                extra_groups=None if uid is None else [],
             )
 
         child = netns.inside(ns, spawn)

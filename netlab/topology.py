@@ -31,8 +31,36 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8080
 
 
+class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How every node routes, as node.yaml says it; None is popctl's own default."""
+
+    mode: str | None = None
+    hydrate: bool | None = None
+    horizon_s: int | None = None
+    min_resident_s: int | None = None
+    ms_per_usd: float | None = None
+    usd_per_gib: float | None = None
+
+
+class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may wait at every node's door, as node.yaml says it; None is popctl's own default."""
+
+    max_waiting: int | None = None
+    max_wait_ms: int | None = None
+
+
+class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How every node leaves, as node.yaml says it; None is popctl's own default."""
+
+    lame_duck_ms: int | None = None
+    finish_ms: int | None = None
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine of a POP; `host` is the last part of its LAN addresses (11, 12, ...)."""
+    """One machine of a POP; `host` is the last part of its LAN addresses (11, 12, ...).
+
+    Sizes are texts as in node.yaml; a size or limit of None is popctl's own default.
+    """
 
     name: str
     pop: str
@@ -43,6 +71,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     threads: int
     provider: str
+    device_bytes: str | None = None
+    disk_bytes: str | None = None
+    soft_limit: int | None = None
+    hard_limit: int | None = None
 
     @property
     def v4(self) -> IPv4Address:
@@ -92,6 +124,13 @@ class Pop(msgspec.Struct, frozen=True, kw_only=True):
     def nodes_as(self) -> int:
         """Private AS number shared by the POP's ingress nodes."""
         return 65_100 + self.index
+
+
+class Region(msgspec.Struct, frozen=True):
+    """The POPs that share one weight index; `redis` is the node in whose namespace it runs."""
+
+    name: str
+    redis: str
 
 
 class City(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,12 +190,24 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     host: HostLink
     origin: Origin
     pops: tuple[Pop, ...]
+    regions: tuple[Region, ...]
     cities: tuple[City, ...]
+    routing: Routing
+    queue: Queue
+    drain: Drain
     rtts_ms: dict[tuple[str, str], float]
 
     def pop(self, name: str) -> Pop:
         """The POP of that name. Raises KeyError with the names that exist."""
         return _named(name, self.pops, "POP")
+
+    def region(self, name: str) -> Region:
+        """The region of that name. Raises KeyError with the names that exist."""
+        return _named(name, self.regions, "region")
+
+    def nodes_of(self, region: str) -> tuple[Node, ...]:
+        """Every node of every POP of a region, in the file's order."""
+        return tuple(node for pop in self.pops if pop.region == region for node in pop.nodes)
 
     def city(self, name: str) -> City:
         """The city of that name. Raises KeyError with the names that exist."""
@@ -196,7 +247,7 @@ def pair_of(one: str, other: str) -> tuple[str, str]:
     return (one, other) if one < other else (other, one)
 
 
-N = TypeVar("N", Pop, City, Node)
+N = TypeVar("N", Pop, Region, City, Node)
 
 
 def _named(name: str, items: Sequence[N], kind: str) -> N:

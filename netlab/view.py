@@ -17,6 +17,10 @@ def status_text(status: dict[str, Any]) -> str:
     head = ("POP", "REGION", "BGP", "NODE", "ADDRESS", "STATE", "ROLE")
     lines += _table([head, *(_node_row(pop, node) for pop in status["pops"] for node in pop["nodes"])])
     lines.append("")
+    lines += _table(
+        [("REGION", "REDIS ON", "ADDRESS", "STATE"), *(_region_row(r) for r in status["regions"])]
+    )
+    lines.append("")
     lines += _table([("CITY", "ROUTER", "RTT", "SERVED BY"), *(_city_row(city) for city in status["cities"])])
     dead = [process["name"] for process in status["processes"] if process["state"] != "up"]
     alive = len(status["processes"]) - len(dead)
@@ -35,6 +39,13 @@ def next_text(vip: str, away: str, command: str) -> str:
 def _node_row(pop: dict[str, Any], node: dict[str, Any]) -> tuple[str, ...]:
     place = (pop["pop"], pop["region"], f"{pop['bgp']['up']}/{pop['bgp']['of']}")
     return *place, node["node"], node["address"], node["state"], _role(node)
+
+
+def _region_row(region: dict[str, Any]) -> tuple[str, ...]:
+    redis = region["redis"]
+    if redis is None:
+        return region["region"], "-", "-", "-"
+    return region["region"], redis["node"], redis["address"], f"{redis['state']}, pid {redis['pid']}"
 
 
 def _city_row(city: dict[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netlab.wanfabric import ConfigError, Fabric, one_way_ns
+from netlab.wanfabric import ConfigError, Fabric, Pair, one_way_ns
 
 MAX_LINE_BYTES = 4096
 MAX_CONNECTIONS = 16
@@ -21,7 +21,8 @@ Extra = Callable[[], dict[str, Any]]
 
 
 def answer(line: bytes, fabric: Fabric, extra: Extra) -> dict[str, Any]:
-    """Do one request. `{"op":"stats"}` or `{"op":"set","from","to","one_way_ms"}`; else `{"error"}`.
+    """Do one request. `{"op":"stats"}` or `{"op":"set","from","to","one_way_ms"}` or
+    `{"op":"cut","from","to","cut":true}`; else `{"error"}`.
 
     `extra` adds the switch's own counters to the stats.
     """
@@ -34,7 +35,9 @@ def answer(line: bytes, fabric: Fabric, extra: Extra) -> dict[str, Any]:
         return stats(fabric) | extra()
     if op == "set":
         return _set(request, fabric)
-    return {"error": f"unknown op {str(op)[:40]!r}; stats and set exist"}
+    if op == "cut":
+        return _cut(request, fabric)
+    return {"error": f"unknown op {str(op)[:40]!r}; stats, set and cut exist"}
 
 
 def stats(fabric: Fabric) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def stats(fabric: Fabric) -> dict[str, Any]:
             "bytes": pair.bytes,
             "dropped": pair.dropped,
             "late": pair.late,
+            "cut": pair.cut,
         }
         for pair in fabric.pairs.values()
     ]
@@ -59,17 +63,36 @@ def stats(fabric: Fabric) -> dict[str, Any]:
 
 
 def _set(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
-    origin, to, wanted = request.get("from"), request.get("to"), request.get("one_way_ms")
-    pair = fabric.pairs.get((origin, to)) if isinstance(origin, str) and isinstance(to, str) else None
+    pair, wanted = _pair(request, fabric), request.get("one_way_ms")
     if pair is None:
-        return {"error": f"no pair from {str(origin)[:40]!r} to {str(to)[:40]!r}; stats lists them"}
+        return _no_pair(request)
     if not isinstance(wanted, int | float) or isinstance(wanted, bool):
         return {"error": f"one_way_ms is {str(wanted)[:40]!r}; write a number of milliseconds"}
     try:
         pair.one_way_ns = one_way_ns(wanted, "one_way_ms")
     except (ConfigError, OverflowError) as error:
         return {"error": str(error)}
-    return {"ok": True, "from": origin, "to": to, "one_way_ms": pair.one_way_ms}
+    return {"ok": True, "from": pair.origin, "to": pair.to, "one_way_ms": pair.one_way_ms}
+
+
+def _cut(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
+    pair, wanted = _pair(request, fabric), request.get("cut")
+    if pair is None:
+        return _no_pair(request)
+    if not isinstance(wanted, bool):
+        return {"error": f"cut is {str(wanted)[:40]!r}; write true or false"}
+    pair.cut = wanted
+    return {"ok": True, "from": pair.origin, "to": pair.to, "cut": pair.cut}
+
+
+def _pair(request: dict[str, Any], fabric: Fabric) -> Pair | None:
+    origin, to = request.get("from"), request.get("to")
+    return fabric.pairs.get((origin, to)) if isinstance(origin, str) and isinstance(to, str) else None
+
+
+def _no_pair(request: dict[str, Any]) -> dict[str, Any]:
+    origin, to = str(request.get("from"))[:40], str(request.get("to"))[:40]
+    return {"error": f"no pair from {origin!r} to {to!r}; stats lists them"}
 
 
 class Control:

@@ -58,6 +58,8 @@ class Pair:
     dropped: int = 0
     late: int = 0
     queued_bytes: int = 0
+    #: A cut direction swallows what it is given, and counts it as dropped.
+    cut: bool = False
 
     @property
     def one_way_ms(self) -> float:

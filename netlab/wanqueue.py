@@ -26,9 +26,9 @@ class DelayQueue:
         return len(self._heap)
 
     def offer(self, pair: Pair, frame: bytes, due_ns: int) -> bool:
-        """Keep the frame until `due_ns`; False (and counted as dropped) where the pair is full."""
+        """Keep the frame until `due_ns`; False (and counted as dropped) where the pair is cut or full."""
         cost = len(frame) + FRAME_COST_BYTES
-        if pair.queued_bytes + cost > self._limit_bytes:
+        if pair.cut or pair.queued_bytes + cost > self._limit_bytes:
             pair.dropped += 1
             return False
         pair.queued_bytes += cost

@@ -1,5 +1,7 @@
 """The planet with real nodes: one address, and answers from the nearest POP."""
 
+import json
+
 import pytest
 
 from netlab.handles import User
@@ -13,8 +15,8 @@ TEXT = "How do I reach the nearest GPU?"
 
 
 def embedding(user: User, family: int) -> tuple[str, list[float]]:
-    """(who served, the vector)."""
-    answer = user.post("/run/minilm", TEXT, family=family)
+    """(who served, the vector), by a node of the POP even if it has to load the model first."""
+    answer = user.post("/run/minilm", TEXT, family=family, edge_cold="wait")
     assert answer.status == 200, answer.text
     return answer.headers["edge-served-by"], answer.json["embedding"]
 
@@ -34,16 +36,23 @@ def test_this_machine_gets_an_answer(lab: Lab, family: int) -> None:
     assert len(vector) == 384
 
 
-def test_a_pop_without_a_worker_says_so(lab: Lab) -> None:
+def test_a_pop_without_a_worker_answers_from_the_nearest_that_has_one(lab: Lab) -> None:
+    embedding(lab.city("ber"), 4)
     answer = lab.city("lon").post("/run/minilm", TEXT)
-    assert answer.status == 503
-    assert answer.headers["edge-drop-reason"] == "no-endpoint"
-    assert int(answer.headers["retry-after"]) >= 1
+    assert (answer.status, answer.pop, answer.headers["edge-served-by"]) == (200, "ams", "fra-a/0")
+    assert answer.headers["edge-route"].startswith("spill;")
+
+
+def test_popctl_speaks_to_the_node_where_it_stands(lab: Lab) -> None:
+    told = lab.node("fra-a").popctl("status", "--json")
+    assert (told.returncode, json.loads(told.stdout)["node"]) == (0, "fra-a"), told.stderr
+    wrong = lab.node("fra-a").popctl("no-such-verb")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
 def test_every_role_of_a_node_is_found(lab: Lab) -> None:
     roles = [member.role for member in lab.node("fra-a").members()]
-    assert sorted(roles) == ["bird", "parent", "proxy", "weights", "worker"]
+    assert sorted(roles) == ["bird", "guard", "parent", "proxy", "redis", "weights", "worker"]
     assert sorted(member.role for member in lab.node("iad-b").members()) == [
         "parent",
         "proxy",

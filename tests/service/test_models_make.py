@@ -68,6 +68,93 @@ def test_epochs_rise_with_changes_and_old_versions_stay(tmp_path: Path) -> None:
     assert (fourth.catalogue.epoch, list(fourth.catalogue.models)) == (3, ["mlp"])
 
 
+def test_sizes_of_every_version_are_told(tmp_path: Path) -> None:
+    asked, store = toys(tmp_path)
+    make(asked, store, (), Lines())
+    text = (tmp_path / "c.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text.replace("builder: mlp", 'builder: mlp\n  version: "2"'))
+    catalogue = make(catalog.load(tmp_path / "c.yaml"), store, (), Lines()).catalogue
+    for model in catalogue.models.values():
+        assert model.sizes == {
+            version: mf.decode(
+                (store / f"manifests/{digest}.json").read_bytes(), expect_digest=digest
+            ).size_bytes
+            for version, digest in model.versions.items()
+        }
+    assert sorted(catalogue.models["mlp"].sizes) == ["1", "2"]
+
+
+def test_a_store_of_before_learns_its_sizes_with_one_new_epoch(tmp_path: Path) -> None:
+    asked, store = toys(tmp_path)
+    first = make(asked, store, (), Lines()).catalogue
+    old = json.loads((store / "catalog.json").read_bytes())
+    for model in old["models"].values():
+        del model["sizes"]
+    (store / "catalog.json").write_text(json.dumps(old))
+    again = make(asked, store, ("mlp",), Lines())
+    assert (again.made, again.catalogue) == ([], mf.Catalogue(2, first.models))
+    assert not make(asked, store, (), Lines()).changed
+
+
+def test_a_placement_is_published_without_making_the_model_again(tmp_path: Path) -> None:
+    asked, store = toys(tmp_path)
+    first = make(asked, store, (), Lines()).catalogue
+    text = (tmp_path / "c.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text + "  confine: [eu, ap]\n  keep: {ap: 1}\n")
+    placed = make(catalog.load(tmp_path / "c.yaml"), store, (), Lines())
+    assert (placed.made, placed.changed, placed.catalogue.epoch) == ([], True, 2)
+    mlp = placed.catalogue.models["mlp"]
+    assert (mlp.confine, mlp.keep) == (("eu", "ap"), {"ap": 1})
+    assert placed.catalogue.models["identity"] == first.models["identity"]
+    assert Published(store).catalogue == placed.catalogue
+    assert not make(catalog.load(tmp_path / "c.yaml"), store, (), Lines()).changed
+    (tmp_path / "c.yaml").write_text(text)
+    assert make(catalog.load(tmp_path / "c.yaml"), store, (), Lines()).catalogue == mf.Catalogue(
+        3, first.models
+    )
+
+
+def two_versions(tmp_path: Path) -> Path:
+    asked, store = toys(tmp_path)
+    make(asked, store, (), Lines())
+    text = (tmp_path / "c.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text.replace("builder: mlp", 'builder: mlp\n  version: "2"'))
+    make(catalog.load(tmp_path / "c.yaml"), store, (), Lines())
+    return store
+
+
+def test_a_rollback_is_a_new_epoch_with_the_old_content(tmp_path: Path) -> None:
+    with Store.open(two_versions(tmp_path)) as store:
+        before = store.catalogue()
+        assert (before.epoch, before.models["mlp"].current) == (2, "2")
+        back = store.rollback("mlp")
+        assert (back.epoch, back.models["mlp"].current) == (3, "1")
+        assert back.models["mlp"].versions == before.models["mlp"].versions
+        assert back.models["identity"] == before.models["identity"]
+        assert store.catalogue() == back
+        forth = store.rollout("mlp", "2")
+        assert (forth.epoch, forth.models) == (4, before.models)
+        assert store.rollout("mlp", "2").epoch == 4, "served already"
+
+
+def test_a_rollout_of_what_is_not_published_says_what_is(tmp_path: Path) -> None:
+    with Store.open(two_versions(tmp_path)) as store:
+        for wish, says in (
+            (("mpl", "1"), "no model 'mpl' is published; there are: identity, mlp"),
+            (("mlp", "3"), "mlp: no version '3' is published; write one of 1, 2"),
+        ):
+            with pytest.raises(PublishError, match=says):
+                store.rollout(*wish)
+        with pytest.raises(PublishError, match="no model 'mpl' is published"):
+            store.rollback("mpl")
+        with pytest.raises(PublishError, match="identity: there is no version below 1 to go back to"):
+            store.rollback("identity")
+        (store.root / f"manifests/{store.catalogue().models['mlp'].versions['1']}.json").unlink()
+        with pytest.raises(PublishError, match="the manifest of version 1 is gone; publish it again"):
+            store.rollback("mlp")
+        assert store.catalogue().epoch == 2
+
+
 @pytest.mark.parametrize("harm", ["changed", "gone"])
 def test_a_blob_that_was_harmed_is_made_again(tmp_path: Path, harm: str) -> None:
     asked, store = toys(tmp_path)
@@ -220,6 +307,18 @@ def test_the_command_says_what_is_wrong_on_stderr_and_exits_1(tmp_path: Path) ->
     unknown = command("make", "--only", "minilmm", "--store", str(tmp_path / "store"))
     assert unknown.returncode == 1
     assert "no model 'minilmm'; write minilm" in unknown.stderr
+
+
+def test_versions_are_rolled_back_and_out_by_command(tmp_path: Path) -> None:
+    store = str(two_versions(tmp_path))
+    back = command("rollback", "mlp", "--store", store)
+    assert (back.returncode, back.stdout) == (0, f"mlp: version 1 is served; epoch 3 in {store}\n")
+    assert command("rollout", "mlp", "2", "--store", store).stdout.startswith(
+        "mlp: version 2 is served; epoch 4"
+    )
+    wrong = command("rollout", "mlp", "7", "--store", store)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "models: mlp: no version '7' is published; write one of 1, 2\n"
 
 
 def test_the_list_is_one_json_document(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from edge.parent.guard import BEAT, FORGET, OFF, watch
 
 FIRST, SECOND = b"delete 198.51.100.1", b"delete fd5e:ed9e::1"
+END = b"end"
 DONE = struct.pack("=IHHIIi", 20, 2, 0, 0, 0, 0)
 
 
@@ -41,11 +42,8 @@ def test_the_end_of_the_parent(sentence, words, sent, ends):
         parent.send(word)
     parent.close()
     watch(guard, its, lease_s=1000.0)
-    its.close()
-    seen = []
-    while request := kernel.recv(4096):
-        seen.append(request)
-    assert seen == sent, sentence
+    its.send(END)
+    assert list(iter(lambda: kernel.recv(4096), END)) == sent, sentence
 
 
 def test_silence_deletes_and_a_later_beat_begins_anew(ends):
@@ -60,5 +58,5 @@ def test_silence_deletes_and_a_later_beat_begins_anew(ends):
     finally:
         parent.close()
         watcher.join(10)
-    its.close()
-    assert kernel.recv(4096) == b"", "nothing is left to delete"
+    its.send(END)
+    assert kernel.recv(4096) == END, "nothing is left to delete"

@@ -1,0 +1,67 @@
+"""A section of a planet's file to a struct, with errors that say where and what to write instead.
+
+Each section is converted by itself, so that every error names the file, the line, the setting
+and the next step. It refuses to know which sections there are and what they mean.
+"""
+
+import difflib
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from netlab import yamlfile
+
+T = TypeVar("T")
+
+_AT: Final = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`")
+_MISSING: Final = re.compile(r"Object missing required field `(.*?)`")
+
+
+class TopologyError(Exception):
+    """The file can't be used; the text says where and what to write."""
+
+
+class Sections:
+    """The settings of one file; `name` stands in the errors."""
+
+    def __init__(self, settings: yamlfile.Settings, name: str) -> None:
+        self._settings = settings
+        self._file = name
+
+    def fail(self, path: yamlfile.Path, problem: str) -> TopologyError:
+        """The error for the setting at `path`, with its line."""
+        where = ".".join(str(part) for part in path) or "the file"
+        return TopologyError(f"{self._file}:{self._settings.line(path)}: {where}: {problem}")
+
+    def section(self, value: object, kind: type[T], path: yamlfile.Path) -> T:
+        """`value`, which stands at `path`, as a struct that holds no other struct. Raises TopologyError."""
+        try:
+            return msgspec.convert(value, kind, strict=True)
+        except msgspec.ValidationError as error:
+            raise self._explained(str(error), kind, path) from error
+
+    def _explained(self, message: str, kind: type, path: yamlfile.Path) -> TopologyError:
+        at = _AT.search(message)
+        text = message[: at.start()] if at else message
+        keys = re.findall(r"[^.\[\]]+", at[1]) if at else []
+        path = (*path, *(int(key) if key.isdigit() else key for key in keys))
+        if found := _UNKNOWN.match(text):
+            known = [field.name for field in msgspec.structs.fields(kind)]
+            near = difflib.get_close_matches(found[1], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            return self.fail((*path, found[1]), f"unknown setting; {hint}")
+        if found := _MISSING.match(text):
+            return self.fail(
+                (*path, found[1]), "is missing; netlab/topologies/planet.yaml shows what to write"
+            )
+        if text == "Expected `object`, got `null`":
+            text = "is empty; netlab/topologies/planet.yaml shows what to write"
+        if text.startswith("Expected `object`"):
+            text += ": write settings below it, as netlab/topologies/planet.yaml does"
+        if text.startswith("Expected `bool`"):
+            text += ": write true or false"
+        if "got `bool`" in text and "Expected `str`" in text:
+            text += '; put the word in quotes, as in "true"'
+        return self.fail(path, text)
