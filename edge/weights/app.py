@@ -10,7 +10,9 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -18,16 +20,27 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
+from edge import clock
 from edge.config import Weights, size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.catalogue import Catalogues
 from edge.weights.disk import Disk
-from edge.weights.fetch import Limits
+from edge.weights.fetch import Choice, Limits
 from edge.weights.flights import Flights
-from edge.weights.hydrate import Hydrator, Threads
+from edge.weights.floors import Floors
+from edge.weights.hydrate import Hydrator
+from edge.weights.index import Index
 from edge.weights.keeper import Holder, Keeper
+from edge.weights.layout import Found
+from edge.weights.manifests import Manifests
 from edge.weights.origin import Origin
+from edge.weights.peersource import Peers
+from edge.weights.regional import Regional
+from edge.weights.report import weights_state
+from edge.weights.serve import BlobServer, Lender, Lent
+from edge.weights.sources import Kind
 from edge.weights.store import Store
+from edge.weights.tls import Papers, context
 from edge.wire import calls
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
@@ -44,59 +57,146 @@ MAX_CALLS: Final = 1_024
 DISK_THREADS: Final = 4
 #: Starting again won't help; the parent knows this status.
 EXIT_UNFIT: Final = 3
-ORIGIN_THREADS: Final = 4
+SMALL_THREADS: Final = 4
 _MAX_CALL_BODY_BYTES: Final = 64 * 1024
 
 log = logging.getLogger(__name__)
 
 
 class WeightsBoot(msgspec.Struct):
-    """What the parent hands over: a UNIX socket that listens, and its end of a pair to the parent."""
+    """What the parent hands over: a UNIX socket that listens, and its end of a pair to the parent.
+
+    `boot` is a random id of this very start. `blobs_fd` is a TCP socket that listens; blobs are given
+    and taken only with the mesh's papers (PEM texts).
+    """
 
     node: str
     weights: Weights
     listen_fd: int
     parent_fd: int
+    region: str = ""
+    boot: str = "0"
+    blobs_fd: int | None = None
+    index_password: str = ""
+    mesh_ca: str = ""
+    mesh_certificate: str = ""
+    mesh_key: str = ""
 
 
 class App:
-    """One store, one origin, and whoever is linked to them."""
+    """One store, its sources, and whoever is linked to them."""
 
-    def __init__(self, boot: WeightsBoot, group: asyncio.TaskGroup) -> None:
+    def __init__(self, boot: WeightsBoot, group: asyncio.TaskGroup, on_crash: Callable[[], None]) -> None:
         config = boot.weights
         self._group = group
         self._poll_ms = config.catalogue_poll_ms
         self._halt = threading.Event()
         self._deserted = asyncio.Event()
         self._deserted.set()
-        self._threads = Threads(
-            ThreadPoolExecutor(ORIGIN_THREADS, "weights-origin"),
-            ThreadPoolExecutor(MAX_FETCHES, "weights-fetch"),
-        )
+        self._small_threads = ThreadPoolExecutor(SMALL_THREADS, "weights-small")
+        self._fetch_threads = ThreadPoolExecutor(MAX_FETCHES, "weights-fetch")
         self._disk_threads = ThreadPoolExecutor(DISK_THREADS, "weights-disk")
         origin = Origin(config.origin, request_timeout_ms=config.fetch_timeout_ms, stop=self._halt)
         store = Store(Path(config.store), boot.node)
         self.disk = Disk(store, size_bytes(config.disk_bytes), self._disk_threads)
         self.flights = Flights(group.create_task)
-        limits = Limits(config.fetch_parallel, config.min_bytes_per_s)
-        self.hydrator = Hydrator(self.disk, origin, self._threads, limits, self.flights, self._halt)
+        self.choice = Choice()
+        self.server = self._make_server(boot, on_crash)
+        self._index = self._make_index(boot) if self.server is not None else None
+        self._peers = Peers(_client_tls(boot), self._halt)
+        self.regional = Regional(
+            self._index,
+            node=boot.node,
+            peers=self._peers,
+            origin=origin,
+            lease_ms=config.index.lease_ms if config.index is not None else 0,
+            stop=self._halt,
+        )
+        manifests = Manifests(
+            self.disk, origin, self._small_threads, self.flights, self.regional, self.choice
+        )
+        self.hydrator = Hydrator(
+            self.disk,
+            manifests,
+            self.regional,
+            self.choice,
+            self._fetch_threads,
+            Limits(config.fetch_parallel, config.min_bytes_per_s),
+            self.flights,
+            self._halt,
+        )
         self.keeper = Keeper(self.hydrator, size_bytes(config.host_bytes))
-        self.catalogues = Catalogues(self.disk, origin, self._threads.origin)
+        self.catalogues = Catalogues(self.disk, origin, self._small_threads)
+        self.floors = Floors(
+            self.hydrator,
+            self.catalogues,
+            region=boot.region,
+            node=boot.node,
+            shares=self._index is not None,
+            nodes=self.regional.nodes,
+        )
         self._links: set[Link] = set()
         self.ready = False
 
+    def _make_server(self, boot: WeightsBoot, on_crash: Callable[[], None]) -> BlobServer | None:
+        if boot.blobs_fd is None:
+            return None
+        listener = socket.socket(fileno=boot.blobs_fd)
+        if not boot.mesh_ca:
+            listener.close()
+            log.warning(
+                "weights.blobs is set but mesh is not: no blobs are given or taken without its papers"
+            )
+            return None
+        tls = context(ssl.Purpose.CLIENT_AUTH, _papers(boot))
+        return BlobServer(listener, tls, Lender(self._lend, self._take_back), on_crash)
+
+    def _make_index(self, boot: WeightsBoot) -> Index | None:
+        if boot.weights.index is None:
+            return None
+        return Index(
+            boot.weights.index,
+            region=boot.region,
+            node=boot.node,
+            boot=boot.boot,
+            blobs=boot.weights.blobs,
+            password=boot.index_password,
+            stored=lambda: self.hydrator.stored(),
+            on_change=lambda: None,
+        )
+
     async def open(self) -> None:
         """Look at the store. Raises EdgeError when it can't be used."""
-        found = await self.disk.open()
+        await self.disk.open(self._begin)
+        self.ready = True
+        if self.server is not None:
+            self.server.start()
+
+    def _begin(self, found: Found) -> None:
         self.hydrator.begin(found)
         self.catalogues.begin(found.catalogue)
-        self.ready = True
+        self.floors.begin(found)
 
     async def poll(self) -> None:
-        """Ask for the catalogue, and look after lingering bytes, until cancelled."""
+        """Everything that goes on without being asked for, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.catalogues.poll(self._poll_ms))
             group.create_task(self._sweep())
+            group.create_task(self.hydrator.scrub())
+            group.create_task(self.floors.run())
+            if self._index is not None:
+                group.create_task(self._index.run())
+
+    # --- for the blob server
+
+    def _lend(self, key: str) -> Lent | None:
+        if not self.hydrator.may_give(key):
+            return None
+        self.disk.ledger.pin(key)
+        return Lent(self.disk.store.root / key, self.disk.ledger.size_bytes(key))
+
+    def _take_back(self, key: str) -> None:
+        self.disk.ledger.unpin(key, clock.now_ms())
 
     async def _sweep(self) -> None:
         while True:
@@ -115,18 +215,26 @@ class App:
         for link in list(self._links):
             link.close()
         self._halt.set()
-        at_rest = await self.flights.finish(STOP_WAIT_S)
+        at_rest, _ = await asyncio.gather(self.flights.finish(STOP_WAIT_S), self._stop_serving())
+        await self.regional.close()
+        if self._index is not None:
+            await self._index.close()
+        self._peers.close()
         for link in list(self._links):
             # Its far end does not read what was written last.
             if link.transport is not None:
                 link.transport.abort()
-        for pool in self._threads:
+        for pool in (self._small_threads, self._fetch_threads):
             pool.shutdown(wait=False, cancel_futures=True)
         if at_rest:
             self._disk_threads.shutdown()
         else:
             log.warning("a fetch did not end in time: blobs are verified at the next start")
         self.disk.store.close(clean=at_rest and self.ready)
+
+    async def _stop_serving(self) -> None:
+        if self.server is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.server.stop)
 
     # --- links
 
@@ -158,7 +266,12 @@ class App:
     def _answer(self, call: Incoming, holder: Holder) -> None:
         match call.head:
             case calls.Status():
-                call.reply(self.keeper.state())
+                served = self.server.served_bytes if self.server is not None else 0
+                call.reply(weights_state(self.hydrator, self.keeper, self.floors, self.regional, served))
+            case calls.Inventory(newer_than):
+                number, body = self.keeper.inventory()
+                rates = [self.choice.rate(kind) for kind in Kind]
+                call.reply(calls.InventoryState(number, *rates), body if number > newer_than else b"")
             case calls.Catalogue(newer_than):
                 call.reply(*self.catalogues.state(newer_than))
             case calls.Release(digest):
@@ -168,7 +281,7 @@ class App:
                     call.fail(error)
                 else:
                     call.reply(calls.Done())
-            case calls.Ensure() | calls.GetManifest():
+            case calls.Ensure() | calls.GetManifest() | calls.Drop() | calls.Pin():
                 task = self._group.create_task(self._serve(call, holder))
                 call.on_cancel = lambda: _cancel(task)
             case other:
@@ -179,13 +292,19 @@ class App:
 
     async def _serve(self, call: Incoming, holder: Holder) -> None:
         """A call that may have to wait. Cancelled when its caller leaves."""
-        head: calls.Head
+        head: calls.Head = calls.Done()
+        raw = b""
         try:
             match call.head:
-                case calls.Ensure(digest, deadline_ms):
-                    head, raw = await self.keeper.ensure(digest, deadline_ms, holder)
+                case calls.Ensure(digest, deadline_ms, hold, far):
+                    head, raw = await self.keeper.ensure(digest, deadline_ms, holder if hold else None, far)
                 case calls.GetManifest(digest, deadline_ms):
-                    head, raw = calls.Done(), await self.keeper.manifest(digest, deadline_ms)
+                    raw = await self.keeper.manifest(digest, deadline_ms)
+                case calls.Drop(digest):
+                    self.floors.check_free(digest)
+                    await self.keeper.evict(digest)
+                case calls.Pin(digest, pinned):
+                    await self.floors.pin(digest, pinned=pinned)
                 case _:
                     raise EdgeError(Reason.PROTOCOL, "not a call that waits")
         except EdgeError as error:
@@ -195,6 +314,14 @@ class App:
             call.fail(EdgeError(Reason.INTERNAL, "the weight store failed; its log says why"))
         else:
             call.reply(head, raw)
+
+
+def _papers(boot: WeightsBoot) -> Papers:
+    return Papers(boot.mesh_ca, boot.mesh_certificate, boot.mesh_key)
+
+
+def _client_tls(boot: WeightsBoot) -> ssl.SSLContext | None:
+    return context(ssl.Purpose.SERVER_AUTH, _papers(boot)) if boot.mesh_ca else None
 
 
 def _cancel(task: "asyncio.Task[None]") -> None:
@@ -220,7 +347,7 @@ async def serve(boot: WeightsBoot) -> None:
         lambda: Link(on_closed=lambda _: stopping.set()), sock=socket.socket(fileno=boot.parent_fd)
     )
     async with asyncio.TaskGroup() as group:
-        app = App(boot, group)
+        app = App(boot, group, on_crash=stopping.set)
         background: list[asyncio.Task[Any]] = [group.create_task(_beat(parent, app))]
         try:
             await app.open()

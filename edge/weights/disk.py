@@ -7,7 +7,7 @@ here touches a file but through the pool.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Final, ParamSpec, TypeVar
 
@@ -47,12 +47,16 @@ class Disk:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
-    async def open(self) -> Found:
-        """Take the store and enter all that lies in it; what exceeds the budget goes."""
+    async def open(self, begin: Callable[[Found], None]) -> Found:
+        """Take the store and enter all that lies in it; what exceeds the budget goes.
+
+        `begin` sees what was found before that, and may pin some of it.
+        """
         found = await self.run(self.store.open)
         for order, (key, size_bytes) in enumerate(found.sizes.items()):
             # Older than anything that is held in this run, in order of their age among each other.
             self.ledger.put(key, size_bytes, float(order - len(found.sizes)))
+        begin(found)
         async with self.lock:
             try:
                 await self.make_room(0, "what lies in the store")
@@ -103,6 +107,17 @@ class Disk:
             self.ledger.drop(key)
             self.evictions += 1
             self.on_gone(key)
+
+    async def drop(self, keys: Iterable[str]) -> set[str]:
+        """Evict these now, in order; returns those that somebody uses. A pinned one: none is evicted."""
+        async with self.lock:
+            present = tuple(key for key in keys if key in self.ledger)
+            busy = {key for key in present if self.ledger.pinned(key)}
+            for key in () if busy else present:
+                await self._evict((key,), busy)
+                if busy:
+                    break
+        return busy
 
     async def set_aside(self, key: str, digest: str) -> None:
         """Move a bad blob or unfinished blob into quarantine: the same bytes under another key."""

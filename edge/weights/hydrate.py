@@ -1,156 +1,131 @@
-"""Bring a model's manifest and blobs to this disk: one flight under many callers.
+"""Bring a model's blobs to this disk: one flight under many callers.
 
 Room for all blobs of a model is made and booked at once, before the first byte moves, so
-that two models can't each wait for the half that the other has. Knows the disk and the
-origin; who wants the model, and for how long, is `edge.weights.keeper`'s business.
+that two models can't each wait for the half that the other has. Knows the disk; who has a
+blob is told by `edge.weights.regional`, and who wants the model by `edge.weights.keeper`.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from typing import NamedTuple
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.budget import Shelf
 from edge.weights.disk import Disk
-from edge.weights.fetch import CorruptError, Limits, Meter, fetch_blob
+from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.flights import Failures, Flights, Work, landed
 from edge.weights.ingest import ingest_bytes
 from edge.weights.layout import Found, blob_key, ingest_key, manifest_key
-from edge.weights.manifest import DIGEST, MANIFEST_MAX_BYTES, BlobFile, Manifest, decode
-from edge.weights.origin import Origin
+from edge.weights.manifest import BlobFile
+from edge.weights.manifests import Far, Manifests
+from edge.weights.regional import Regional
+from edge.weights.sources import Kind, Moved
 
 log = logging.getLogger(__name__)
 
 
-class Threads(NamedTuple):
-    """Where blocking work runs: short requests to the origin, and whole blobs."""
-
-    origin: Executor
-    fetch: Executor
+Flight = asyncio.Task[Moved | EdgeError]
 
 
 class Hydrator:
-    """All that is on its way. `manifests` are those on disk, `fetches` and `fetched_bytes` only grow."""
+    """All that is on its way. `fetches` and `fetched` only grow."""
 
     def __init__(
         self,
         disk: Disk,
-        origin: Origin,
-        threads: Threads,
+        manifests: Manifests,
+        regional: Regional,
+        choice: Choice,
+        threads: Executor,
         limits: Limits,
         flights: Flights,
         stop: threading.Event,
     ) -> None:
         self.disk = disk
-        self.manifests: dict[str, Manifest] = {}
+        self.manifests = manifests
         self.fetches = 0
-        self.fetched_bytes = 0
+        self.fetched = Moved()
         disk.on_gone = self.forget
-        self._origin = origin
+        self._regional = regional
+        self._choice = choice
         self._threads = threads
         self._limits = limits
         self._flights = flights
         self._stop = stop
         self._failures = Failures()
         self._unverified: set[str] = set()
-        self._blob_flights: dict[str, asyncio.Task[int | EdgeError]] = {}
-        self._manifest_flights: dict[str, asyncio.Task[tuple[bytes, Manifest] | EdgeError]] = {}
+        self._checks: dict[str, asyncio.Task[bool | EdgeError]] = {}
+        self._blob_flights: dict[str, Flight] = {}
 
     def begin(self, found: Found) -> None:
         """Start from what lies in the store. After an unclean stop each blob is read once before use."""
-        ledger = self.disk.ledger
-        self.manifests = {key: known for key, known in found.manifests.items() if manifest_key(key) in ledger}
+        self.manifests.begin(found.manifests)
         if not found.clean:
-            self._unverified = {key.removeprefix("blobs/") for key in ledger.keys(Shelf.BLOBS)}
+            self._unverified = {key.removeprefix("blobs/") for key in self.disk.ledger.keys(Shelf.BLOBS)}
             log.warning(
                 "the last stop was not clean: %d blobs are verified before use", len(self._unverified)
             )
 
     def forget(self, key: str) -> None:
-        """A file was evicted."""
+        """A file was evicted, or set aside."""
         name = key.rpartition("/")[2]
         if key.startswith("blobs/"):
             self._unverified.discard(name)
+            self._regional.lost(name)
         elif key.startswith("manifests/"):
-            self.manifests.pop(name.removesuffix(".json"), None)
+            self.manifests.forget(name.removesuffix(".json"))
 
-    # --- manifests
+    def may_give(self, key: str) -> bool:
+        """Does this file lie here whole and verified, so that another node may have it?"""
+        return key in self.disk.ledger and key.removeprefix("blobs/") not in self._unverified
 
-    async def manifest(self, digest: str) -> tuple[bytes, Manifest]:
-        """A manifest's bytes, digest-checked, from disk or origin; one request under many callers.
+    def stored(self) -> dict[str, int]:
+        """Bytes of all blobs and manifests that other nodes may have, by digest."""
+        ledger = self.disk.ledger
+        keys = [*ledger.keys(Shelf.BLOBS), *(manifest_key(digest) for digest in self.manifests.known)]
+        return {
+            key.rpartition("/")[2].removesuffix(".json"): ledger.size_bytes(key)
+            for key in keys
+            if self.may_give(key)
+        }
 
-        Raises EdgeError: PROTOCOL for no digest, BLOB_CORRUPT, ORIGIN_DOWN.
-        """
-        if DIGEST.fullmatch(digest) is None:
-            raise EdgeError(Reason.PROTOCOL, f"{digest[:80]!r} is no digest", source=Source.DOWNSTREAM)
-        if (flight := self._manifest_flights.get(digest)) is None:
-            flight = self._flights.start(self._bring_manifest(digest))
-            self._manifest_flights[digest] = flight
-            flight.add_done_callback(lambda _: self._manifest_flights.pop(digest, None))
-        return await landed(flight)
-
-    async def _bring_manifest(self, digest: str) -> tuple[bytes, Manifest]:
-        key = manifest_key(digest)
-        if key in self.disk.ledger:
-            try:
-                raw = await self.disk.run(self.disk.store.read_manifest, digest)
-                known = decode(raw, expect_digest=digest)
-            except EdgeError as error:
-                log.warning("a manifest on disk is unusable and is fetched again: %s", error.message)
-            else:
-                self.manifests[digest] = known
-                return raw, known
-        self._failures.check(digest)
-        raw = await self._from_origin(f"manifests/{digest}.json", MANIFEST_MAX_BYTES)
-        try:
-            fetched = decode(raw, expect_digest=digest)
-        except EdgeError as error:
-            self._failures.remember(digest, error)
-            raise
-
-        def write() -> str:
-            self.disk.store.write_manifest(digest, raw)
-            return key
-
-        try:
-            await self.disk.keep(write, len(raw), f"manifest {digest}")
-            self.manifests[digest] = fetched
-        except EdgeError as error:
-            # It serves all the same; only the next asker has to fetch it again.
-            log.warning("a manifest is not kept: %s", error.message)
-        return raw, fetched
-
-    async def _from_origin(self, path: str, max_bytes: int) -> bytes:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads.origin, self._origin.small, path, max_bytes)
-        return found.raw if found is not None else b""
+    async def scrub(self) -> None:
+        """Verify, one after another, what an unclean stop left in doubt; a bad blob is set aside."""
+        for digest in list(self._unverified):
+            if digest in self._unverified:
+                with contextlib.suppress(EdgeError):
+                    await self._is_good(digest)
 
     # --- blobs
 
-    async def bring(self, files: Mapping[str, BlobFile]) -> tuple[int, bool]:
-        """All of these are here and verified; (bytes that this call set in motion, did anything move).
+    async def bring(self, files: Mapping[str, BlobFile], far: Far = ()) -> tuple[Moved, Kind | None]:
+        """All of these are here and verified; bytes that this call set in motion, and the farthest
+        class that any of them came from (None: all were here).
 
         The caller has pinned them. Raises EdgeError: NO_SPACE at once, ORIGIN_DOWN, BLOB_CORRUPT.
         """
-        mine, joined = await landed(self._flights.start(self._start_flights(files)))
-        moved = [await landed(flight) for flight in mine]
-        others = [await landed(flight) for flight in joined]
-        fetched = any(moved) or any(others)
-        if not fetched:
+        mine, joined = await landed(self._flights.start(self._start_flights(files, far)))
+        moved, together = Moved(), Moved()
+        for flight in mine:
+            moved = moved.plus(await landed(flight))
+        for flight in joined:
+            together = together.plus(await landed(flight))
+        farthest = moved.plus(together).farthest
+        if farthest is None:
             self._flights.start(self._warm(list(files)))
-        return sum(moved), fetched
+        return moved, farthest
 
     async def _warm(self, digests: list[str]) -> None:
         for digest in digests:
             await self.disk.run(self.disk.store.warm, digest)
 
     async def _start_flights(
-        self, files: Mapping[str, BlobFile]
-    ) -> "tuple[list[asyncio.Task[int | EdgeError]], list[asyncio.Task[int | EdgeError]]]":
+        self, files: Mapping[str, BlobFile], far: Far
+    ) -> tuple[list[Flight], list[Flight]]:
         """Flights of all blobs that are not here: those started now, with room made for all, and others'."""
         ledger = self.disk.ledger
         async with self.disk.lock:
@@ -168,8 +143,8 @@ class Hydrator:
                 for file in absent:
                     ledger.unpin(ingest_key(file.blake3), clock.now_ms())
                 raise
-            mine = [self._fly(file, self._fetch(file)) for file in absent]
-            mine += [self._fly(file, self._verify(file)) for file in suspect]
+            mine = [self._fly(file, self._fetch(file, far)) for file in absent]
+            mine += [self._fly(file, self._verify(file, far)) for file in suspect]
         return mine, joined
 
     def _is_suspect(self, file: BlobFile) -> bool:
@@ -185,30 +160,46 @@ class Hydrator:
         for key, size in wanted.items():
             ledger.put(key, size, clock.now_ms())
 
-    def _fly(self, file: BlobFile, work: Work[int]) -> "asyncio.Task[int | EdgeError]":
+    def _fly(self, file: BlobFile, work: Work[Moved]) -> Flight:
         flight = self._flights.start(work)
         self._blob_flights[file.blake3] = flight
         flight.add_done_callback(lambda _: self._blob_flights.pop(file.blake3, None))
         return flight
 
-    async def _verify(self, file: BlobFile) -> int:
+    async def _verify(self, file: BlobFile, far: Far) -> Moved:
         """Read a blob of which we are not sure; a bad one is set aside and fetched anew."""
-        key, ledger = blob_key(file.blake3), self.disk.ledger
-        ledger.pin(key)
-        try:
-            if await self.disk.run(self.disk.store.verify, file.blake3):
-                self._unverified.discard(file.blake3)
-                self._check_size(file)
-                return 0
-            log.warning("blob %s on disk is corrupt: set aside, fetched again", file.blake3)
-            self._unverified.discard(file.blake3)
-            await self.disk.set_aside(key, file.blake3)
-        finally:
-            ledger.unpin(key, clock.now_ms())
+        if await self._is_good(file.blake3):
+            self._check_size(file)
+            return Moved()
         async with self.disk.lock:
             await self._make_room_for([file])
-            ledger.pin(ingest_key(file.blake3))
-        return await self._fetch(file)
+            self.disk.ledger.pin(ingest_key(file.blake3))
+        return await self._fetch(file, far)
+
+    async def _is_good(self, digest: str) -> bool:
+        """Read a blob whole, once under many callers; a bad one is set aside."""
+        if (check := self._checks.get(digest)) is None:
+            check = self._flights.start(self._read_whole(digest))
+            self._checks[digest] = check
+            check.add_done_callback(lambda _: self._checks.pop(digest, None))
+        return await landed(check)
+
+    async def _read_whole(self, digest: str) -> bool:
+        key, ledger = blob_key(digest), self.disk.ledger
+        ledger.pin(key)
+        try:
+            if key not in ledger:
+                return False
+            if await self.disk.run(self.disk.store.verify, digest):
+                self._unverified.discard(digest)
+                self._regional.has(digest, ledger.size_bytes(key))
+                return True
+            log.warning("blob %s on disk is corrupt: set aside", digest)
+            await self.disk.set_aside(key, digest)
+            self.forget(key)
+            return False
+        finally:
+            ledger.unpin(key, clock.now_ms())
 
     def _check_size(self, file: BlobFile) -> None:
         here = self.disk.ledger.size_bytes(blob_key(file.blake3))
@@ -222,41 +213,47 @@ class Hydrator:
             self._failures.remember(_claim(file), error)
             raise error
 
-    async def _fetch(self, file: BlobFile) -> int:
+    async def _fetch(self, file: BlobFile, far: Far) -> Moved:
         """Fetch a blob for which room is booked and pinned; bytes moved. Leaves the book as the disk is."""
         key, ledger = ingest_key(file.blake3), self.disk.ledger
         meter = Meter()
-        loop = asyncio.get_running_loop()
         self.fetches += 1
         try:
-            await loop.run_in_executor(
-                self._threads.fetch,
-                fetch_blob,
-                file,
-                self.disk.store,
-                self._origin,
-                self._limits,
-                meter,
-                self._stop,
-            )
+            async with self._regional.turn(file.blake3):
+                await self._fetch_now(file, far, meter)
+                ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
+                ledger.drop(key)
+                self._regional.has(file.blake3, file.size_bytes)
         except CorruptError as error:
             self._failures.remember(_claim(file), error)
             await self._set_fetched_aside(file, error.index)
             raise
-        else:
-            ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
-            ledger.drop(key)
         finally:
-            self.fetched_bytes += meter.moved_bytes
+            self.fetched = self.fetched.plus(meter.moved)
             if key in ledger:
                 # What is left of it, for the next attempt or to be evicted.
                 ledger.put(key, await self.disk.run(self.disk.store.size_bytes, key), clock.now_ms())
             ledger.unpin(key, clock.now_ms())
-        return meter.moved_bytes
+        return meter.moved
+
+    async def _fetch_now(self, file: BlobFile, far: Far, meter: Meter) -> None:
+        _, feeds = self._regional.sources(file.blake3, far)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(
+            self._threads,
+            fetch_blob,
+            file,
+            self.disk.store,
+            feeds,
+            self._choice,
+            self._limits,
+            meter,
+            self._stop,
+        )
 
     async def _set_fetched_aside(self, file: BlobFile, index: int | None) -> None:
         """Keep the evidence: the bad chunk, beside good ones that the next attempt need not fetch again."""
-        log.warning("blob %s from the origin is corrupt (chunk %s): set aside", file.blake3, index)
+        log.warning("blob %s came corrupt (chunk %s): set aside", file.blake3, index)
         if index is None:
             await self.disk.set_aside(ingest_key(file.blake3), file.blake3)
             return

@@ -99,7 +99,7 @@ class Ingest:
             at += len(piece)
         return hasher.hexdigest() == self.file.chunks[index]
 
-    def write(self, at: int, buffer: bytes) -> None:
+    def write(self, at: int, buffer: bytes | memoryview) -> None:
         """Put bytes in their place. Raises EdgeError(NO_SPACE) or INTERNAL."""
         view = memoryview(buffer)
         try:

@@ -1,25 +1,28 @@
-"""Who holds what: Ensure, Release, and the budget of host memory.
+"""Who holds what: Ensure, Release, Drop, and the budget of host memory.
 
 Lives in the event loop. Whoever asks is a `Holder`; a hold pins a manifest and its blobs on
 the disk and counts against `host_bytes`. How blobs come here is `edge.weights.hydrate`'s
-business; this file knows no links, files or origins.
+business; this file knows no links, files or sources.
 """
 
 import asyncio
 from collections import Counter
 from typing import Final
 
+import msgspec
+
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
-from edge.weights.budget import Shelf, host_missing_bytes
+from edge.policy.facts import Tier
+from edge.weights.budget import host_missing_bytes
 from edge.weights.hydrate import Hydrator
 from edge.weights.layout import blob_key, manifest_key
-from edge.weights.manifest import Manifest
+from edge.weights.manifest import DIGEST, Manifest
+from edge.weights.manifests import Far
+from edge.weights.sources import Moved
 from edge.wire import calls
 
 MAX_DEADLINE_MS: Final = 600_000.0
-#: What one head can carry (64 KiB).
-MAX_LISTED_MODELS: Final = 150
 
 
 class Holder:
@@ -46,54 +49,75 @@ class Keeper:
     def __init__(self, hydrator: Hydrator, host_bytes: int) -> None:
         self._hydrator = hydrator
         self._ledger = hydrator.disk.ledger
-        self._host_bytes = host_bytes
+        self.host_bytes = host_bytes
         self._held: dict[str, _Held] = {}
+        self._inventory = b""
+        self._number = 0
 
     async def manifest(self, digest: str, deadline_ms: float) -> bytes:
         """A manifest's bytes, digest-checked. Raises EdgeError."""
         try:
             async with asyncio.timeout(_seconds(deadline_ms)):
-                raw, _ = await self._hydrator.manifest(digest)
+                raw, _ = await self._hydrator.manifests.get(digest)
         except TimeoutError as error:
             raise EdgeError(
                 Reason.DEADLINE, f"manifest {digest} was not here within {deadline_ms:.0f} ms", retryable=True
             ) from error
         return raw
 
-    async def ensure(self, digest: str, deadline_ms: float, holder: Holder) -> tuple[calls.Ensured, bytes]:
-        """All blobs here, verified, and held for `holder`; with the manifest's bytes.
+    async def ensure(
+        self, digest: str, deadline_ms: float, holder: Holder | None, far: Far = ()
+    ) -> tuple[calls.Ensured, bytes]:
+        """All blobs here, verified, and held for `holder` if there is one; with the manifest's bytes.
 
-        `residency` host: somebody held them before; disk: they were here; origin: they, or some
-        of them, had to be fetched. `moved_bytes` is what was fetched on behalf of this caller:
-        who joins a fetch under way moved nothing. Raises EdgeError; then nothing is held.
+        `residency` host: somebody held them before; disk: they were here; else the farthest that any
+        of them had to come from. `moved_bytes` is what was fetched on behalf of this caller: who
+        joins a fetch under way moved nothing. Raises EdgeError; then nothing is held.
         """
         began_ms = clock.now_ms()
         try:
             async with asyncio.timeout(_seconds(deadline_ms)):
-                held, residency, moved_bytes = await self._ensure(digest, holder)
+                held, residency, moved = await self._ensure(digest, holder, far)
         except TimeoutError as error:
             raise EdgeError(
                 Reason.DEADLINE,
                 f"{digest} was not here within {deadline_ms:.0f} ms; the fetch goes on",
                 retryable=True,
             ) from error
-        return calls.Ensured(residency, moved_bytes, clock.now_ms() - began_ms), held.raw
+        took_ms = clock.now_ms() - began_ms
+        return calls.Ensured(residency, moved.total_bytes, took_ms, moved.outside_bytes), held.raw
 
-    async def _ensure(self, digest: str, holder: Holder) -> tuple[_Held, str, int]:
+    async def _ensure(self, digest: str, holder: Holder | None, far: Far) -> tuple[_Held, str, Moved]:
         held = self._held.get(digest)
         if held is None:
-            raw, manifest = await self._hydrator.manifest(digest)
+            raw, manifest = await self._hydrator.manifests.get(digest, far)
             held = self._held.get(digest) or _Held(raw, manifest)
+        if held.ready and holder is None:
+            return held, Tier.HOST, Moved()
+        if holder is None:
+            return held, *await self._bring_only(digest, held, far)
         self._hold(digest, held, holder)
         if held.ready:
-            return held, "host", 0
+            return held, Tier.HOST, Moved()
         try:
-            moved_bytes, fetched = await self._hydrator.bring(held.files)
+            moved, farthest = await self._hydrator.bring(held.files, far)
         except BaseException:
             self._unhold(digest, holder)
             raise
         held.ready = True
-        return held, "origin" if fetched else "disk", moved_bytes
+        return held, farthest or Tier.DISK, moved
+
+    async def _bring_only(self, digest: str, held: _Held, far: Far) -> tuple[str, Moved]:
+        """To the disk, and not counted as host memory; kept from eviction until all of it is here."""
+        keys = self._keys(digest, held)
+        for key in keys:
+            self._ledger.pin(key)
+        try:
+            moved, farthest = await self._hydrator.bring(held.files, far)
+        finally:
+            for key in keys:
+                self._ledger.unpin(key, clock.now_ms())
+        return farthest or Tier.DISK, moved
 
     def _hold(self, digest: str, held: _Held, holder: Holder) -> None:
         if held.holds == 0:
@@ -104,10 +128,10 @@ class Keeper:
         held.holds += 1
         holder.holds[digest] += 1
 
-    def _unhold(self, digest: str, holder: Holder) -> bool:
+    def _unhold(self, digest: str, holder: Holder) -> None:
         if holder.holds[digest] == 0:
             del holder.holds[digest]
-            return False
+            return
         holder.holds[digest] -= 1
         held = self._held[digest]
         held.holds -= 1
@@ -116,7 +140,6 @@ class Keeper:
             now_ms = clock.now_ms()
             for key in self._keys(digest, held):
                 self._ledger.unpin(key, now_ms)
-        return True
 
     @staticmethod
     def _keys(digest: str, held: _Held) -> list[str]:
@@ -127,23 +150,22 @@ class Keeper:
 
     def _check_host(self, digest: str, held: _Held) -> None:
         now_held = self._host_sizes()
-        missing = host_missing_bytes(now_held, held.sizes, self._host_bytes)
+        missing = host_missing_bytes(now_held, held.sizes, self.host_bytes)
         if missing:
             wanted = sum(held.sizes.values())
             raise EdgeError(
                 Reason.NO_MEMORY,
                 f"model {digest} needs {wanted} bytes of host memory: weights.host_bytes is "
-                f"{self._host_bytes}, {sum(now_held.values())} are held, {missing} are missing",
-                retryable=wanted <= self._host_bytes,
-                retry_after_s=10 if wanted <= self._host_bytes else None,
+                f"{self.host_bytes}, {sum(now_held.values())} are held, {missing} are missing",
+                retryable=wanted <= self.host_bytes,
+                retry_after_s=10 if wanted <= self.host_bytes else None,
             )
 
     def release(self, digest: str, holder: Holder) -> None:
-        """Give back one hold. Raises EdgeError(PROTOCOL) if there is none."""
-        if not self._unhold(digest, holder):
-            raise EdgeError(
-                Reason.PROTOCOL, f"no hold on {digest[:80]!r} to release", source=Source.DOWNSTREAM
-            )
+        """Give back one hold; nothing happens if there is none. Raises EdgeError(PROTOCOL) for no digest."""
+        if DIGEST.fullmatch(digest) is None:
+            raise EdgeError(Reason.PROTOCOL, f"{digest[:80]!r} is no digest", source=Source.DOWNSTREAM)
+        self._unhold(digest, holder)
 
     def drop(self, holder: Holder) -> None:
         """The holder is gone, and all of its holds with it."""
@@ -151,34 +173,59 @@ class Keeper:
             for _ in range(count):
                 self._unhold(digest, holder)
 
+    async def evict(self, digest: str) -> None:
+        """A manifest and those of its blobs that no other one here needs leave this disk.
+
+        Raises EdgeError(BUSY) while somebody uses it. Who keeps it for good is the caller's to check.
+        """
+        known = self._hydrator.manifests.known
+        if digest not in known:
+            return
+        if digest in self._held:
+            raise _in_use(digest)
+        needed = {file.blake3 for other, one in known.items() if other != digest for file in one.files}
+        blobs = {file.blake3 for file in known[digest].files} - needed
+        if await self._hydrator.disk.drop([*map(blob_key, sorted(blobs)), manifest_key(digest)]):
+            raise _in_use(digest)
+
     # --- state
 
-    def state(self) -> calls.WeightsState:
-        """What `Status` is answered with; the models that are held, then those held last."""
-        ledger = self._ledger
-        listed = sorted(
-            self._hydrator.manifests.items(),
-            key=lambda item: (item[0] in self._held, ledger.last_held_ms(manifest_key(item[0]))),
-            reverse=True,
-        )
-        return calls.WeightsState(
-            disk_bytes=ledger.capacity_bytes,
-            disk_used_bytes=ledger.used_bytes,
-            host_bytes=self._host_bytes,
-            host_used_bytes=sum(self._host_sizes().values()),
-            quarantined=len(ledger.keys(Shelf.QUARANTINE)),
-            fetched_bytes=self._hydrator.fetched_bytes,
-            fetches=self._hydrator.fetches,
-            models=[self._stored(digest, known) for digest, known in listed[:MAX_LISTED_MODELS]],
-        )
-
-    def _stored(self, digest: str, known: Manifest) -> calls.StoredModel:
-        sizes = {file.blake3: file.size_bytes for file in known.files}
-        here = sum(size for blob, size in sizes.items() if blob_key(blob) in self._ledger)
+    def holds(self, digest: str) -> int:
+        """How many hold it now."""
         held = self._held.get(digest)
-        return calls.StoredModel(
-            digest, known.name, known.version, sum(sizes.values()), here, held.holds if held else 0
-        )
+        return held.holds if held else 0
+
+    def host_used_bytes(self) -> int:
+        """What is held, blobs that several models share once."""
+        return sum(self._host_sizes().values())
+
+    def inventory(self) -> tuple[int, bytes]:
+        """A number that grows with each change, and {manifest digest: [tier, bytes]} as msgpack.
+
+        What an unclean stop left in doubt counts as here: it is verified before it is used.
+        """
+        whole = {}
+        for digest, manifest in self._hydrator.manifests.known.items():
+            blobs = {file.blake3: file.size_bytes for file in manifest.files}
+            if all(blob_key(blob) in self._ledger for blob in blobs):
+                held = self._held.get(digest)
+                tier = Tier.HOST if held is not None and held.ready else Tier.DISK
+                whole[digest] = tier, sum(blobs.values())
+        now = msgspec.msgpack.encode(whole, order="deterministic")
+        if now != self._inventory:
+            self._inventory = now
+            self._number += 1
+        return self._number, now
+
+
+def _in_use(digest: str) -> EdgeError:
+    return EdgeError(
+        Reason.BUSY,
+        f"{digest} is in use on this node; unload it first",
+        source=Source.DOWNSTREAM,
+        retryable=True,
+        retry_after_s=1,
+    )
 
 
 def _seconds(deadline_ms: float) -> float:

@@ -1,6 +1,6 @@
 """Where things lie in a store, and which of the files in it are ours.
 
-    node.json  catalog.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
+    node.json  catalog.json  pins.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
 
 A key is a path in the store. Reads names, types and sizes, never contents, and changes nothing.
 """
@@ -26,6 +26,7 @@ class Found(NamedTuple):
     manifests: dict[str, Manifest]
     catalogue: bytes | None
     clean: bool
+    pins: bytes | None = None
 
 
 def blob_key(digest: str) -> str:
@@ -74,4 +75,4 @@ def _is_ours(key: str, info: os.stat_result) -> bool:
         case Shelf.QUARANTINE:
             return regular
         case _:
-            return regular and key in ("node.json", "catalog.json")
+            return regular and key in ("node.json", "catalog.json", "pins.json")

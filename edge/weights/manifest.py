@@ -54,6 +54,7 @@ _Segment = Annotated[str, Meta(pattern=rf"\A{MODEL_NAME.pattern}\Z")]
 _Digest = Annotated[str, Meta(pattern=rf"\A{DIGEST.pattern}\Z")]
 _Version = Annotated[str, Meta(pattern=rf"\A{VERSION.pattern}\Z")]
 _Bytes = Annotated[int, Meta(ge=1, le=BLOB_MAX_BYTES)]
+_Region = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,31}\Z")]
 _Text = Annotated[str, Meta(max_length=1024)]
 _TensorName = Annotated[str, Meta(min_length=1, max_length=256)]
 _Dim = Annotated[int, Meta(ge=-1, le=1 << 40)]
@@ -122,11 +123,18 @@ class Manifest(Struct, frozen=True):
         raise KeyError(name)
 
 
-class CatalogueModel(Struct, frozen=True):
-    """One model's versions: version -> manifest digest; `current` is the one served by default."""
+class CatalogueModel(Struct, frozen=True, omit_defaults=True):
+    """One model's versions: version -> manifest digest; `current` is the one served by default.
+
+    `sizes` are bytes of all files by version. `confine` names the regions where it may run,
+    empty for all; `keep` how many nodes of a region have it on their disks from its publication on.
+    """
 
     current: _Version
     versions: Annotated[dict[_Version, _Digest], Meta(min_length=1, max_length=MODEL_MAX_VERSIONS)]
+    sizes: Annotated[dict[_Version, _Bytes], Meta(max_length=MODEL_MAX_VERSIONS)] = {}
+    confine: Annotated[tuple[_Region, ...], Meta(max_length=64)] = ()
+    keep: Annotated[dict[_Region, Annotated[int, Meta(ge=1, le=64)]], Meta(max_length=64)] = {}
 
 
 class Catalogue(Struct, frozen=True):

@@ -1,23 +1,30 @@
 """The object store of record, through obstore: the only file that knows that library.
 
-Blocking calls, to be made from threads. Every failure to get the bytes, whatever the store
-or the network calls it, is EdgeError(ORIGIN_DOWN): 503, worth another try. Knows paths and
-byte ranges; what the bytes mean, and whether they are right, is checked by its callers. The
-library obeys HTTP_PROXY and its kin, for loopback too: whoever starts a node decides on those.
+Blocking calls, to be made from threads. Every failure to get or put the bytes, whatever the
+store or the network calls it, is EdgeError(ORIGIN_DOWN): 503, worth another try. Knows paths and
+byte ranges; what the bytes mean, and whether they are right, is checked by its callers. Nodes
+only read; `put` and `replace` are for who publishes. The library obeys HTTP_PROXY and its kin,
+for loopback too: whoever starts a node decides on those.
 """
 
+import contextlib
+import fcntl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import (
+    AlreadyExistsError,
     BaseError,
     NotFoundError,
     NotModifiedError,
     NotSupportedError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import from_url
@@ -25,7 +32,7 @@ from obstore.store import from_url
 from edge.errors import EdgeError, Reason, Source
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult
+    from obstore import GetOptions, GetResult, PutMode
     from obstore.store import ObjectStore
 
 CONNECT_TIMEOUT_MS: Final = 2_000
@@ -46,21 +53,38 @@ class OriginError(EdgeError):
         self.lasting = missing or lasting
 
 
+class ChangedError(OriginError):
+    """Somebody else wrote the object since it was read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} in the origin was changed by somebody else meanwhile", lasting=True)
+
+
 class Object(NamedTuple):
-    """A small object whole, and its ETag if the store has them."""
+    """A small object whole, its ETag if the store has them, and its version where the store counts."""
 
     raw: bytes
     etag: str | None
+    version: str | None = None
 
 
 class Origin:
     """One origin by URL: `http(s)://`, `s3://`, `gs://`, `az://` or `file://`.
 
-    `request_timeout_ms` bounds one request; `stop` ends all of them within READ_TIMEOUT_MS.
+    `request_timeout_ms` bounds one request; `stop` ends all of them within `read_timeout_ms`, which
+    must also be enough to send a part of an upload.
     """
 
-    def __init__(self, url: str, *, request_timeout_ms: int, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        request_timeout_ms: int,
+        stop: threading.Event,
+        read_timeout_ms: int = READ_TIMEOUT_MS,
+    ) -> None:
         self.url = url.rstrip("/")
+        self._read_timeout_ms = read_timeout_ms
         self._timeout_ms = request_timeout_ms
         self._stop = stop
         self._store: ObjectStore | None = None
@@ -83,7 +107,7 @@ class Origin:
                 self._check_stop(path)
                 if len(raw) > max_bytes:
                     raise OriginError(f"{path} in the origin exceeds {max_bytes} bytes")
-            return Object(bytes(raw), result.meta["e_tag"])
+            return Object(bytes(raw), result.meta["e_tag"], result.meta["version"])
         except NotModifiedError:
             return None
         except (BaseError, OSError, ValueError) as error:
@@ -113,8 +137,81 @@ class Origin:
         except (BaseError, OSError, ValueError) as error:
             raise _down(path, error) from error
 
+    def size_bytes(self, path: str) -> int | None:
+        """How large an object is; None if it is not there. Raises OriginError."""
+        self._check_stop(path)
+        try:
+            return obstore.head(self._open(), path)["size"]
+        except (FileNotFoundError, NotFoundError):
+            return None
+        except (BaseError, OSError, ValueError) as error:
+            raise _down(path, error) from error
+
+    def put(self, path: str, content: bytes | Iterator[bytes]) -> None:
+        """Write an object whole: readers see the old one or the new one. Raises OriginError.
+
+        What the iterator raises passes through, and nothing is written then.
+        """
+        self._put(path, content, None)
+
+    def replace(self, path: str, raw: bytes, before: Object | None) -> None:
+        """Write a small object if it still is what `before` says (None: not there).
+
+        Raises ChangedError when it is not; OriginError. A folder can't compare and write in one step:
+        there the lock is taken that `python -m models` takes too.
+        """
+        if self.url.startswith("file:"):
+            with self._folder_lock():
+                self._replace_unless_changed(path, raw, before)
+        elif before is None:
+            self._put(path, raw, "create")
+        elif before.etag is None and before.version is None:
+            self._replace_unless_changed(path, raw, before)
+        else:
+            try:
+                self._put(path, raw, {"e_tag": before.etag, "version": before.version})
+            except NotImplementedError:
+                self._replace_unless_changed(path, raw, before)
+
+    def _replace_unless_changed(self, path: str, raw: bytes, before: Object | None) -> None:
+        try:
+            held = self.small(path, max(1, len(before.raw) if before is not None else 1)).raw  # type: ignore[union-attr] # None answers an etag only
+        except OriginError as error:
+            if not error.missing:
+                raise
+            held = None
+        if held != (before.raw if before is not None else None):
+            raise ChangedError(path)
+        self._put(path, raw, None)
+
+    @contextlib.contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        root = Path(unquote(urlsplit(self.url).path))
+        try:
+            with (root / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield
+        except BlockingIOError as error:
+            raise OriginError(f"somebody else publishes into {root} now; wait until that is done") from error
+        except OSError as error:
+            raise _unwritten(f"{root}/.lock", error, self.url) from error
+
+    def _put(self, path: str, content: bytes | Iterator[bytes], mode: "PutMode | None") -> None:
+        self._check_stop(path)
+        try:
+            obstore.put(self._open(), path, content, mode=mode)
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise ChangedError(path) from error
+        except NotImplementedError:
+            raise
+        except (BaseError, OSError, ValueError) as error:
+            raise _unwritten(path, error, self.url) from error
+
     def _get(self, path: str, options: "GetOptions") -> "GetResult":
         self._check_stop(path)
+        return obstore.get(self._open(), path, options=options)
+
+    def _open(self) -> "ObjectStore":
         if self._store is None:
             # Made on first use, as a file:// origin may not be there yet. Two threads may both make
             # one; either is as good. No retries in the library: ours see `stop` and count.
@@ -124,12 +221,12 @@ class Origin:
                     "allow_http": True,
                     "http1_only": True,
                     "connect_timeout": timedelta(milliseconds=CONNECT_TIMEOUT_MS),
-                    "read_timeout": timedelta(milliseconds=READ_TIMEOUT_MS),
+                    "read_timeout": timedelta(milliseconds=self._read_timeout_ms),
                     "timeout": timedelta(milliseconds=self._timeout_ms),
                 },
                 retry_config={"max_retries": 0},
             )
-        return obstore.get(self._store, path, options=options)
+        return self._store
 
     def _check_stop(self, path: str) -> None:
         if self._stop.is_set():
@@ -145,3 +242,18 @@ def _down(path: str, error: Exception) -> OriginError:
         return OriginError(f"the origin refuses {path}: check its credentials", lasting=True)
     first_line = str(error).partition("\n")[0][:200]
     return OriginError(f"{path} could not be fetched from the origin: {first_line}")
+
+
+def _unwritten(path: str, error: Exception, url: str) -> OriginError:
+    first_line = str(error).partition("\n")[0][:300]
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return OriginError(
+            f"the origin refuses to take {path}: check the rights of who publishes", lasting=True
+        )
+    if url.startswith(("http:", "https:")):
+        return OriginError(
+            f"{url} does not take {path}: {first_line}; most HTTP origins can only be read: give the URL of "
+            "the store behind it (s3://, gs://, az:// or file://)",
+            lasting=True,
+        )
+    return OriginError(f"{path} could not be written to the origin: {first_line}")

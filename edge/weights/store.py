@@ -1,6 +1,6 @@
 """The store on disk: its layout, what a start finds there, and how files come and go.
 
-    node.json  catalog.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
+    node.json  catalog.json  pins.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
 
 Blobs are regular files of mode 0444 with one name, never written again: they go by unlink
 only, as shortening a file that a worker has mapped kills that worker. Every method blocks
@@ -33,6 +33,7 @@ from edge.weights.manifest import (
 )
 
 LAYOUT: Final = 1
+PINS_MAX_BYTES: Final = 1024 * 1024
 LOCK_WAIT_S: Final = 5.0
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,8 @@ class Store:
                 self.remove(key)
                 del sizes[key]
         catalogue = self._read("catalog.json", CATALOGUE_MAX_BYTES) if "catalog.json" in sizes else None
-        return Found(sizes, manifests, catalogue, clean)
+        pins = self._read("pins.json", PINS_MAX_BYTES) if "pins.json" in sizes else None
+        return Found(sizes, manifests, catalogue, clean, pins)
 
     def _drop_empty_ingests(self) -> None:
         """A crash between rename and tidying leaves a journal without data."""
@@ -180,6 +182,10 @@ class Store:
     def write_catalogue(self, raw: bytes) -> None:
         """Keep the catalogue in place of the one before."""
         self._write_small("catalog.json", raw)
+
+    def write_pins(self, raw: bytes) -> None:
+        """Keep the list of pins in place of the one before."""
+        self._write_small("pins.json", raw)
 
     def _read(self, key: str, max_bytes: int) -> bytes:
         try:

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from edge.errors import EdgeError, Reason
-from edge.weights.fetch import CorruptError, Limits, Meter, fetch_blob
+from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.layout import blob_key, ingest_key
 from edge.weights.manifest import BlobFile, digest
 from edge.weights.origin import Origin
+from edge.weights.sources import ORIGIN
 from edge.weights.store import Store
 from tests.support.blobs import Bucket, Served, blob_file, content_digest, serving
 from tests.support.wait import wait_until
@@ -55,7 +56,7 @@ async def fetch(
     """Bytes moved."""
     meter, stop = Meter(), stop or threading.Event()
     source = Origin(url, request_timeout_ms=timeout_ms, stop=stop)
-    await asyncio.to_thread(fetch_blob, file, store, source, limits, meter, stop)
+    await asyncio.to_thread(fetch_blob, file, store, {ORIGIN: source}, Choice(), limits, meter, stop)
     return meter.moved_bytes
 
 
@@ -199,16 +200,17 @@ _KILLED = """
 import sys, threading
 from pathlib import Path
 import msgspec
-from edge.weights.fetch import Limits, Meter, fetch_blob
+from edge.weights.fetch import Choice, Limits, Meter, fetch_blob
 from edge.weights.manifest import BlobFile
 from edge.weights.origin import Origin
+from edge.weights.sources import ORIGIN
 from edge.weights.store import Store
 store = Store(Path(sys.argv[1]), "n")
 store.open()
 stop = threading.Event()
 origin = Origin(sys.argv[2], request_timeout_ms=60_000, stop=stop)
 file = msgspec.json.decode(sys.argv[3], type=BlobFile)
-fetch_blob(file, store, origin, Limits(2, 1), Meter(), stop)
+fetch_blob(file, store, {ORIGIN: origin}, Choice(), Limits(2, 1), Meter(), stop)
 """
 
 

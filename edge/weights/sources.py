@@ -1,0 +1,163 @@
+"""From whom should the next bytes come? Pure: no I/O, no clock, no threads.
+
+A `Site` is somewhere that has a blob: another node of the region, a node of another region, the
+origin. Whoever fetches tells what it got (`delivered`, `failed`) and asks for an order (`ranked`).
+Bytes from outside the region cost money, so a holder of the region that delivers is always asked
+first; among equals the one that is expected to be done soonest, by what was measured of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Kind(StrEnum):
+    """Classes of sources, nearest first."""
+
+    REGION = "region"
+    FAR = "far"
+    ORIGIN = "origin"
+
+
+#: What is believed of a site that nobody measured, in bytes per ms: more than it will turn out to
+#: do, so that each is tried once before a slower one that is known.
+PRIOR: Final[Mapping[Kind, float]] = {Kind.REGION: 1_000_000.0, Kind.FAR: 200_000.0, Kind.ORIGIN: 100_000.0}
+EWMA: Final = 0.3
+#: A shorter piece tells of the round trip, not of the rate.
+MEASURED_BYTES: Final = 64 * 1024
+PENALTY_MS: Final = 1_000.0
+MAX_PENALTY_MS: Final = 60_000.0
+#: Wrong bytes weigh as much as so many failures to deliver.
+WRONG_BYTES: Final = 4
+#: Names come from other nodes: so many are remembered, the oldest is forgotten.
+MAX_SITES: Final = 1_024
+#: A source this much slower than another one of its class is left for that one, in mid-chunk.
+LAGS: Final = 8.0
+
+
+class Site(NamedTuple):
+    """Somewhere that has a blob. `rtt_ms` is used until the site has been measured."""
+
+    kind: Kind
+    name: str
+    rtt_ms: float = 0.0
+
+
+#: Nobody knows where it is: as far away as anything, until measured.
+ORIGIN: Final = Site(Kind.ORIGIN, "origin", 300.0)
+
+
+class Speed(NamedTuple):
+    """What is known of one site. `failures` in a row; it is asked last until `shunned_until_ms`."""
+
+    bytes_per_ms: float = 0.0
+    failures: int = 0
+    shunned_until_ms: float = 0.0
+
+
+@dataclass
+class Moved:
+    """Bytes that came over the network by class, good or bad."""
+
+    by: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+
+    def plus(self, other: "Moved") -> "Moved":
+        """The sum, as a new one."""
+        return Moved({kind: self.by[kind] + other.by[kind] for kind in Kind})
+
+    @property
+    def total_bytes(self) -> int:
+        """All of them."""
+        return sum(self.by.values())
+
+    @property
+    def outside_bytes(self) -> int:
+        """Those that came into the region."""
+        return self.by[Kind.FAR] + self.by[Kind.ORIGIN]
+
+    @property
+    def farthest(self) -> Kind | None:
+        """The farthest class that anything came from; None if nothing moved."""
+        used = [kind for kind in Kind if self.by[kind]]
+        return used[-1] if used else None
+
+
+def after_delivery(speed: Speed, moved_bytes: int, took_ms: float) -> Speed:
+    """What is known of a site after it delivered so much in so long: all is forgiven."""
+    rate = speed.bytes_per_ms
+    if moved_bytes >= MEASURED_BYTES:
+        measured = moved_bytes / max(took_ms, 0.001)
+        rate = measured if rate == 0.0 else rate + EWMA * (measured - rate)
+    return Speed(rate)
+
+
+def after_failure(speed: Speed, now_ms: float, *, weight: int = 1) -> Speed:
+    """What is known of a site after it failed: it is asked last for a time that doubles."""
+    failures = min(speed.failures + weight, 64)
+    penalty_ms = min(PENALTY_MS * 2.0 ** min(failures - 1, 16), MAX_PENALTY_MS)
+    return Speed(speed.bytes_per_ms, failures, now_ms + penalty_ms)
+
+
+def expected_ms(site: Site, speed: Speed, wanted_bytes: int) -> float:
+    """How long so many bytes are expected to take, alone."""
+    if speed.bytes_per_ms > 0.0:
+        return wanted_bytes / speed.bytes_per_ms
+    return site.rtt_ms + wanted_bytes / PRIOR[site.kind]
+
+
+class Speeds:
+    """What was measured of all sites and classes. Not thread-safe: the fetch guards it."""
+
+    def __init__(self) -> None:
+        self._sites: dict[tuple[Kind, str], Speed] = {}
+        self._kinds: dict[Kind, Speed] = {}
+
+    def of(self, site: Site) -> Speed:
+        """What is known of one site."""
+        return self._sites.get((site.kind, site.name), Speed())
+
+    def rate(self, kind: Kind) -> float:
+        """Bytes per ms of whole fetches from this class; 0 until measured."""
+        return self._kinds.get(kind, Speed()).bytes_per_ms
+
+    def delivered(self, site: Site, moved_bytes: int, took_ms: float) -> None:
+        """A site delivered this much, right, in so long."""
+        self._put(site, after_delivery(self.of(site), moved_bytes, took_ms))
+
+    def failed(self, site: Site, now_ms: float, *, wrong_bytes: bool = False) -> None:
+        """A site did not deliver, or delivered wrong bytes."""
+        self._put(site, after_failure(self.of(site), now_ms, weight=WRONG_BYTES if wrong_bytes else 1))
+
+    def fetched(self, moved: Moved, took_ms: float) -> None:
+        """A whole fetch ended; it tells the rate of a class if nearly all came from that one."""
+        for kind, count in moved.by.items():
+            if count >= 0.9 * moved.total_bytes:
+                known = self._kinds.get(kind, Speed())
+                self._kinds[kind] = after_delivery(known, count, took_ms)
+
+    def ranked(
+        self, sites: Iterable[Site], wanted_bytes: int, busy: Mapping[Site, int], now_ms: float
+    ) -> tuple[Site, ...]:
+        """Whom to ask first. `busy` counts what is under way at each site, so that equals share."""
+
+        def order(site: Site) -> tuple[bool, float, bool, float, str]:
+            speed = self.of(site)
+            shunned = speed.shunned_until_ms > now_ms
+            done_ms = expected_ms(site, speed, wanted_bytes) * (1 + busy.get(site, 0))
+            until_ms = speed.shunned_until_ms if shunned else 0.0
+            return shunned, until_ms, site.kind is not Kind.REGION, done_ms, site.name
+
+        return tuple(sorted(sites, key=order))
+
+    def floor(self, site: Site, others: Iterable[Site], least_bytes_per_ms: float) -> float:
+        """The rate in bytes per ms below which `site` is left for one of `others` in mid-chunk."""
+        rivals = [self.of(other).bytes_per_ms for other in others if other.kind is site.kind]
+        return max([least_bytes_per_ms, *(rate / LAGS for rate in rivals)])
+
+    def _put(self, site: Site, speed: Speed) -> None:
+        key = site.kind, site.name
+        self._sites.pop(key, None)
+        self._sites[key] = speed
+        if len(self._sites) > MAX_SITES:
+            del self._sites[next(iter(self._sites))]
