@@ -210,13 +210,15 @@ class Child:
         if new is self._life and new.ready:
             await old.end(role.grace_s)
             return
-        if new is self._life:
-            raise RenewalError(f"the old one died, and the new one was not ready within {READY_WITHIN_S:g} s")
-        self._successor = None
-        ended = new.over.is_set()
-        new.kill("not ready in time")
-        why = f"ended with status {new.status}" if ended else f"was not ready within {READY_WITHIN_S:g} s"
-        raise RenewalError(f"the new one {why}; the old one stays")
+        why = (
+            f"ended with status {new.status}"
+            if new.over.is_set()
+            else f"was not ready within {READY_WITHIN_S:g} s"
+        )
+        if self._successor is new:
+            self._successor = None
+            new.kill("not ready in time")
+        raise RenewalError(f"the new one {why}; the old one {'died too' if old.over.is_set() else 'stays'}")
 
     async def _renew_after(self, old: Life, role: Role) -> None:
         self.role = role

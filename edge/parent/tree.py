@@ -130,12 +130,10 @@ class Tree:
         try:
             async with asyncio.TaskGroup() as group:
                 lives = {child: group.create_task(child.keep()) for child in self._children}
-                tasks = [
-                    group.create_task(self._attraction.keep()),
-                    group.create_task(self._watch()),
-                    group.create_task(self._restarts.keep()),
-                ]
+                tasks = [group.create_task(self._attraction.keep()), group.create_task(self._watch())]
+                restarts = group.create_task(self._restarts.keep())
                 await self._stop.wait()
+                restarts.cancel()
                 await self._end(lives)
                 for task in tasks:
                     task.cancel()

@@ -123,7 +123,15 @@ class App:
                 if parent.closed:
                     await self._wait_until_deserted()
                 server.close()
-                await self._wait_until_answered(clock.now_ms() + FINISH_MS)
+                # Proxies send nothing more once they have heard it, and leave when all is answered: to
+                # look at what has arrived only would lose what is on its way.
+                for link in list(self._links):
+                    link.goodbye()
+                until_ms = clock.now_ms() + FINISH_MS
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FINISH_MS / 1000.0):
+                        await self._deserted.wait()
+                await self._wait_until_answered(until_ms)
                 for task in self._waiting:
                     task.cancel()
         finally:

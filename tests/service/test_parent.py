@@ -9,10 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edge.config import NodeConfig, Public, Weights
+from edge.clock import wall_s
+from edge.config import Index, Mesh, NodeConfig, Public, Weights
 from edge.parent import sockets
+from edge.parent.boot import BootError, plan_roles
+from edge.proxy.app import ProxyBoot
+from edge.weights.app import WeightsBoot
 from netlab.clock import now_s, wait_until
 from tests.support.node import ROOT, config_text, free_port, running_node
 from tests.support.wait import wait_until as wait_until_async
@@ -309,6 +314,77 @@ async def test_a_busy_address_is_not_waited_for_for_ever(tmp_path, busy):
         sockets.ListenError, match=rf"public.listen.1: can't listen on 127.0.0.1:{port}: another"
     ):
         await sockets.open_listeners(_config(tmp_path, port), root=False)
+
+
+@pytest.fixture
+def joined(tmp_path) -> NodeConfig:
+    """A node with mesh, index, blobs and keys, whose files are there."""
+    texts = {"ca": "CA", "certificate": "CERT", "key": "KEY", "password": " s3cret\n", "keys": "clés"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "run").mkdir()
+    papers = {name: str(tmp_path / name) for name in ("ca", "certificate", "key")}
+    return NodeConfig(
+        node="n",
+        pop="p",
+        region="eu",
+        run_dir=str(tmp_path / "run"),
+        public=Public(listen=("127.0.0.1:0",), keys_file=str(tmp_path / "keys")),
+        mesh=Mesh(listen="127.0.0.1:0", **papers),
+        weights=Weights(
+            store=str(tmp_path / "store"),
+            origin=NOBODY_HOME,
+            blobs="127.0.0.1:0",
+            index=Index(url="redis://127.0.0.1:1", user="n", password_file=str(tmp_path / "password")),
+        ),
+    )
+
+
+async def test_the_children_are_told_all_they_need(joined):
+    listeners = await sockets.open_listeners(joined, root=False)
+    try:
+        weights_role, proxy_role = plan_roles(joined, listeners, lambda: True)
+        weights, again = (told(weights_role, WeightsBoot) for _ in range(2))
+        proxy = told(proxy_role, ProxyBoot)
+        assert listeners.blobs is not None
+        assert weights.blobs_fd == listeners.blobs.fileno()
+        assert weights.blobs_fd in weights_role.fds
+    finally:
+        listeners.close()
+    assert (weights.region, weights.index_password) == ("eu", "s3cret")
+    assert (weights.mesh_ca, weights.mesh_certificate, weights.mesh_key) == ("CA", "CERT", "KEY")
+    assert weights.boot != again.boot, "each start has an id of its own"
+    assert int(weights.boot, 16) >= 0
+    assert (proxy.keys_text, proxy.mesh_key) == ("clés", "KEY")
+    assert abs(proxy.boot_ms - wall_s() * 1000) < 60_000
+    assert proxy_role.boot(3)["drained"] is True
+
+
+def told(role, struct):
+    """What the child makes of its boot data."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(role.boot(3)), type=struct)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("password", b" \n", "weights.index.password_file: {} is empty; write the password"),
+        ("password", None, "weights.index.password_file: can't read {}: No such file"),
+        ("keys", b"\xff", "public.keys_file: {} is not plain text"),
+        ("key", b"\xc3\xa9", "mesh.key: {} is not plain text"),
+        ("keys", b"k" * (1 << 20) + b"k", "public.keys_file: {} is larger than 1048576 bytes"),
+    ],
+)
+async def test_a_secret_that_can_not_be_used_is_named(joined, tmp_path, name, content, problem):
+    path = tmp_path / name
+    path.unlink() if content is None else path.write_bytes(content)
+    listeners = await sockets.open_listeners(joined, root=False)
+    try:
+        with pytest.raises(BootError) as raised:
+            plan_roles(joined, listeners, lambda: False)
+    finally:
+        listeners.close()
+    assert str(raised.value).startswith(problem.format(path))
 
 
 JAIL = """
