@@ -93,7 +93,7 @@ class Mesh(Struct, frozen=True, kw_only=True):
     key: str
     peers: tuple[Peer, ...] = ()
     discover: Discover | None = None
-    connect_timeout_ms: int = 2_000
+    connect_timeout_ms: int = 1_000
     max_calls: int = 4_096
     max_links: int = 1_024
     heartbeat_ms: int = 500

@@ -57,6 +57,7 @@ class NodeView:
     sent: list[deque[tuple[float, float]]] = dataclasses.field(default_factory=list)
     models: list[dict[str, OnDevice]] = dataclasses.field(default_factory=list)
     held: dict[str, Tier] = dataclasses.field(default_factory=dict)
+    indexed: Mapping[str, ModelBeacon] | None = None
     endpoints: tuple[Endpoint, ...] = ()
 
 
@@ -131,13 +132,16 @@ class Fleet:
         while len(view.lives) < count:
             view.lives.append(Live())
             view.sent.append(deque(maxlen=MAX_SENT))
-        view.models = [{} for _ in range(count)]
-        view.held = {}
-        for digest, model in beacon.models.items():
-            if model.tier is not Tier.ORIGIN:
-                view.held[digest] = model.tier
-            for index, on in model.workers.items():
-                view.models[index][digest] = on
+        # A beacon that changed no model keeps the very dict, and most are of that kind.
+        if beacon.models is not view.indexed or len(view.models) != count:
+            view.indexed = beacon.models
+            view.models = [{} for _ in range(count)]
+            view.held = {}
+            for digest, model in beacon.models.items():
+                if model.tier is not Tier.ORIGIN:
+                    view.held[digest] = model.tier
+                for index, on in model.workers.items():
+                    view.models[index][digest] = on
         self._settle(view)
 
     def _settle(self, view: NodeView) -> None:
@@ -202,11 +206,13 @@ class Fleet:
         view.at_ms = at_ms
         if pulse.draining and view.standing is Standing.GOOD:
             view.standing = Standing.DRAINING
-        on = view.models[pulse.worker]
-        if pulse.model is None:
-            on.pop(digest, None)
-        else:
-            on[digest] = pulse.model
+        known = view.models[pulse.worker]
+        if pulse.model is None and digest in known:
+            view.models[pulse.worker] = {key: on for key, on in known.items() if key != digest}
+            view.indexed = None
+        elif pulse.model is not None and digest not in known:
+            view.models[pulse.worker] = {**known, digest: pulse.model}
+            view.indexed = None
         self._settle(view)
 
     def linked(self, node: str, up: bool) -> None:

@@ -35,6 +35,7 @@ from edge.proxy.inventory import Inventory
 from edge.proxy.keys import Keys
 from edge.proxy.ledger import Ledger
 from edge.proxy.mesh import MeshCalls
+from edge.proxy.modelacts import ModelActs
 from edge.proxy.models import Models
 from edge.proxy.operate import Operate
 from edge.proxy.repository import Repository
@@ -161,7 +162,13 @@ class Parts:
             public=config.public,
             handler=self.handler,
             models=self.models,
-            repository=Repository(self.models, self.fleet, self.ledger, version=self.version),
+            repository=Repository(
+                self.models,
+                self.fleet,
+                self.ledger,
+                ModelActs(self.acts, self.models, self.fleet),
+                version=self.version,
+            ),
             fleet=self.fleet,
             keys=self.keys,
             ring=self.ring,

@@ -26,6 +26,8 @@ from edge.wire.frame import SHARED_BODY_BYTES
 
 #: How much longer than the deadline the other side may take to say that it passed.
 GRACE_S: Final = 0.5
+#: A node that said goodbye is dialed anew within this.
+REPLACED_S: Final = 2.0
 #: No stage of a request takes a day; NaN is not below it either.
 MAX_STAGE_MS: Final = 86_400_000.0
 _TIERS: Final = frozenset(Tier)
@@ -134,6 +136,9 @@ class Upstream:
         forwarded = msgspec.structs.replace(
             call, hops=call.hops + 1, deadline_ms=deadline_ms, worker=target, cold=cold
         )
+        if peer.dialer.replacing:
+            # A planned restart over there: some round trips, against another POP's distance for good.
+            await peer.dialer.wait_shared(min(REPLACED_S, deadline_ms / 1000.0))
         sent_ms = clock.now_ms()
         peer.sent()
         try:

@@ -87,6 +87,8 @@ class LocalWorker:
             unix_path=socket_path,
             greet=self._greet,
             on_lost=self._lost,
+            # Its successor starts with an empty device; what runs is still answered.
+            on_retired=self._lost,
             connect_timeout_s=5.0,
             max_body_bytes=max_body_bytes,
         )

@@ -11,6 +11,7 @@ import msgspec
 
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import Pulse
+from edge.wire.failures import UNREADABLE
 from edge.wire.failures import UpstreamError as UpstreamError
 from edge.wire.failures import decode_failure as decode_failure
 from edge.wire.failures import encode_failure as encode_failure
@@ -389,7 +390,7 @@ def decode_head(raw: bytes) -> Head:
     head: Head | None
     try:
         head = _heads.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         head = _without_pulse(raw)
         if head is None:
             raise EdgeError(Reason.PROTOCOL, f"unreadable call: {error}", source=Source.UPSTREAM) from error
@@ -402,5 +403,5 @@ def _without_pulse(raw: bytes) -> Inferred | None:
         if fields.get("op") != "inferred" or fields.pop("pulse", None) is None:
             return None
         return msgspec.convert(fields, Inferred)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

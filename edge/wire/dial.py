@@ -21,7 +21,10 @@ from edge.wire.frame import FrameError
 from edge.wire.link import IDLE_S, Link
 
 BACKOFF_FIRST_S: Final = 0.05
-BACKOFF_MAX_S: Final = 1.0
+#: A node that can be reached again is to be found within a second, handshakes included.
+BACKOFF_MAX_S: Final = 0.25
+#: A goodbye is followed at once, unless the link had lived shorter than this.
+REDIAL_S: Final = 1.0
 
 
 class Dialer:
@@ -41,6 +44,7 @@ class Dialer:
         tls: ssl.SSLContext | None = None,
         greet: Callable[[Link], Awaitable[None]],
         on_lost: Callable[[], None],
+        on_retired: Callable[[], None] | None = None,
         on_event: Callable[[Link, calls.Head, bytes], None] | None = None,
         connect_timeout_s: float = 2.0,
         max_body_bytes: int = 64 * 1024 * 1024,
@@ -52,6 +56,7 @@ class Dialer:
         self._tls = tls
         self._greet = greet
         self._on_lost = on_lost
+        self._on_retired = on_retired
         self._on_event = on_event
         self._connect_timeout_s = connect_timeout_s
         self._max_body_bytes = max_body_bytes
@@ -73,7 +78,7 @@ class Dialer:
                 dialed_s = clock.now_s()
                 if await self._one_link():
                     # A planned restart is followed at once, but not one that comes every moment.
-                    at_once = self._replacing and clock.now_s() - dialed_s >= BACKOFF_MAX_S
+                    at_once = self._replacing and clock.now_s() - dialed_s >= REDIAL_S
                     backoff_s = 0.0 if at_once else BACKOFF_FIRST_S
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(max(backoff_s * 2, BACKOFF_FIRST_S), BACKOFF_MAX_S)
@@ -137,6 +142,8 @@ class Dialer:
             self._retired.add(link)
             self._replacing = True
             self._end_of_shared()
+            if self._on_retired is not None:
+                self._on_retired()
 
     def _end_of_shared(self) -> None:
         self._up.clear()
@@ -163,6 +170,11 @@ class Dialer:
         except TimeoutError:
             pass
         return self.shared()
+
+    @property
+    def replacing(self) -> bool:
+        """The other end said goodbye and a new link to it is being dialed: it will be there soon."""
+        return self._replacing or (bool(self._retired) and not self._up.is_set() and self.link is not None)
 
     async def exclusive(self) -> Link:
         """A link for one large exchange; the caller closes it. Raises EdgeError(LINK_LOST, retryable)."""

@@ -45,6 +45,8 @@ class UpstreamError(EdgeError):
     pulse: Pulse | None = None
 
 
+#: What a head that our encoder did not write can end in: bad msgpack, a key that is no text, deep nesting.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder: Final = msgspec.msgpack.Encoder()
 _failures: Final = msgspec.msgpack.Decoder(Failed)
 _cores: Final = msgspec.msgpack.Decoder(_Core)
@@ -70,7 +72,7 @@ def decode_failure(raw: bytes) -> UpstreamError:
     """An error as the peer raised it; unknown reasons become PROTOCOL, so that none is invented here."""
     try:
         failed = _failures.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         failed = _core_of(raw, error)
     told = UpstreamError(
         _REASONS.get(failed.reason, Reason.PROTOCOL),
@@ -106,11 +108,11 @@ def sane_pulse(pulse: Pulse | None) -> Pulse | None:
     return pulse
 
 
-def _core_of(raw: bytes, why: msgspec.MsgspecError) -> Failed:
+def _core_of(raw: bytes, why: Exception) -> Failed:
     """A field that can't be read costs that field, not the reason for which a request failed."""
     try:
         core = _cores.decode(raw)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         text = f"unreadable error from upstream: {why}"
         return Failed(str(Reason.PROTOCOL), text, str(Source.UPSTREAM))
     return Failed(core.reason, core.message, str(Source.UPSTREAM))
