@@ -28,14 +28,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(socket_path: str, method: str, path: str, *, timeout_s: float) -> Any:
-    """The JSON of a 200 answer.
+def ask(socket_path: str, method: str, path: str, body: Any = None, *, timeout_s: float) -> Any:
+    """The JSON of a 200 answer; `body` is sent as JSON, None for none.
 
     Raises AskError for another status or no JSON, TimeoutError, and OSError of the socket.
     """
     connection = _UnixConnection(socket_path, timeout_s)
     try:
-        connection.request(method, path, headers={"Accept": "application/json"})
+        raw_body = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, raw_body, {"Accept": "application/json"})
         response = connection.getresponse()
         raw = response.read(MAX_ANSWER_BYTES)
         status = response.status

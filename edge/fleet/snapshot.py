@@ -210,7 +210,7 @@ class Fleet:
         if pulse.model is None and digest in known:
             view.models[pulse.worker] = {key: on for key, on in known.items() if key != digest}
             view.indexed = None
-        elif pulse.model is not None and digest not in known:
+        elif pulse.model is not None and (digest not in known or known[digest].eta_ms > 0.0):
             view.models[pulse.worker] = {**known, digest: pulse.model}
             view.indexed = None
         self._settle(view)

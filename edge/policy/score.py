@@ -18,6 +18,9 @@ OWN_LINK_BYTES: Final = 256 * 1024
 UNKNOWN_WEIGHTS_BYTES: Final = 64 * 1024 * 1024
 #: What a load takes however small the model.
 LOAD_FIXED_MS: Final = 50.0
+#: Asking for weights takes some round trips, however small they are: the origin may be an ocean away.
+FETCH_FIXED_MS: Final = 300.0
+REGION_FIXED_MS: Final = 20.0
 #: A node that was silent for a while is taken for so much farther, at least.
 SUSPICION_MS: Final = 50.0
 _GIB: Final = float(1 << 30)
@@ -88,8 +91,8 @@ def cold_ms(endpoint: Endpoint, ask: Ask, now_ms: float, on: OnDevice | None, ne
     if ask.digest in endpoint.held:
         return total
     if nearest is Tier.REGION:
-        return total + size_bytes / rates.region
-    return total + size_bytes / (rates.far if nearest is Tier.FAR else rates.origin)
+        return total + REGION_FIXED_MS + size_bytes / rates.region
+    return total + FETCH_FIXED_MS + size_bytes / (rates.far if nearest is Tier.FAR else rates.origin)
 
 
 def price_ms(endpoint: Endpoint, ask: Ask, world: Snapshot) -> float:

@@ -10,17 +10,14 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import uvloop
-from aiohttp import web
 
 from edge.errors import EdgeError, Reason
 from edge.logs import log_to_stderr
-from edge.proxy import admin
 from edge.proxy.parts import Parts, ProxyBoot
-from edge.proxy.report import Report
+from edge.proxy.plane import admin_plane
 from edge.wire import calls
 from edge.wire.link import Link
 
@@ -60,7 +57,7 @@ class Proxy:
             lambda: Link(on_closed=self._parent_gone), sock=parent_socket
         )
         parts = self._parts
-        async with self._admin_plane(), asyncio.TaskGroup() as tasks:
+        async with admin_plane(parts, self._ask_parent), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(parts.store.run()),
                 tasks.create_task(parts.models.run()),
@@ -138,38 +135,6 @@ class Proxy:
             self._parent.event(calls.Heartbeat(ready=True))
         log.info("serving", extra={"listen": list(self._config.public.listen), "version": parts.version})
         await parts.front.serve(listeners)
-
-    # --- admin
-
-    @contextlib.asynccontextmanager
-    async def _admin_plane(self) -> AsyncIterator[None]:
-        parts = self._parts
-        report = Report(parts, ask_parent=self._ask_parent)
-        reads: dict[str, Callable[[], Awaitable[object]]] = {
-            "/edge/state": report.state,
-            "/edge/models": report.model_list,
-        }
-        acts: dict[str, Callable[[], Awaitable[object]]] = {
-            "/edge/withdraw": lambda: self._ask_parent(calls.Withdraw()),
-            "/edge/announce": lambda: self._ask_parent(calls.Announce()),
-            "/edge/drain": parts.operate.drain,
-            "/edge/undrain": parts.operate.undrain,
-            "/edge/restart": lambda: self._ask_parent(calls.Restart()),
-        }
-        runners: list[web.AppRunner] = []
-        try:
-            for fd in self._boot.admin_fds:
-                listener = socket.socket(fileno=fd)
-                token = None if listener.family == socket.AF_UNIX else self._boot.token
-                app = admin.application(metrics=report.scrape, reads=reads, acts=acts, token=token)
-                runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-                runners.append(runner)
-                await runner.setup()
-                await web.SockSite(runner, listener).start()
-            yield
-        finally:
-            for runner in runners:
-                await runner.cleanup()
 
     async def _ask_parent(self, call: calls.Head) -> calls.Head:
         if self._parent is None or self._parent.closed:

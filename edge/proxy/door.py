@@ -23,6 +23,7 @@ from edge.proxy.handler import Handler, Outcome, Story
 from edge.proxy.keys import Keys
 from edge.proxy.ledger import Ledger, Tally
 from edge.proxy.models import Models, Resolved
+from edge.proxy.operators import Operators, only
 from edge.proxy.repository import Repository
 from edge.proxy.upstream import RequestBody
 from edge.proxy.wishes import Wishes, read
@@ -65,6 +66,16 @@ class Door:
         self._handler = handler
         self._models = models
         self._repository = repository
+        self._operators = Operators(
+            pop=pop,
+            public=public,
+            models=models,
+            repository=repository,
+            fleet=fleet,
+            keys=keys,
+            random=random,
+            ask=self.ask,
+        )
         self._fleet = fleet
         self._keys = keys
         self._ring = ring
@@ -96,10 +107,17 @@ class Door:
         """Raises EdgeError for what has no path or method here."""
         match request.path:
             case ("pop",):
-                _only(request, "GET")
+                only(request, "GET")
                 lines = f"{self._who_am_i}client: {request.client}\n"
                 return Response(200, [("Edge-Pop", self._pop)], lines.encode(), _TEXT)
+            case ("v2", "models", model, "explain"):
+                return await self._operators.explain(request, model, "")
+            case ("v2", "models", model, "versions", version, "explain"):
+                return await self._operators.explain(request, model, version)
+            case ("v2", "repository", "models", model, "load" | "unload" as act):
+                return await self._operators.load(request, model, unload=act == "unload")
             case ("v2", *rest):
+                self._operators.may_see(rest, request)
                 status, body = await self._repository.answer(tuple(rest), request.method)
                 return Response(status, [("Edge-Pop", self._pop)], body, JSON)
             case _:
@@ -118,7 +136,7 @@ class Door:
         story = Story()
         key: Key | None = None
         try:
-            _only(request, "POST")
+            only(request, "POST")
             self._refuse_loops(request)
             key = self._keys.admit(request.headers.get("authorization"), Role.INFER)
             found = self._models.resolve(model, version)
@@ -283,11 +301,6 @@ def _call(request: Request, model: str, found: Resolved, own_id: str, left_ms: f
         request_id=own_id,
         traceparent=get("traceparent") or "",
     )
-
-
-def _only(request: Request, method: str) -> None:
-    if request.method != method:
-        raise EdgeError(Reason.BAD_METHOD, f"this path takes {method}", source=Source.DOWNSTREAM)
 
 
 def _json_bytes(given: str | None) -> int | None:

@@ -39,8 +39,9 @@ class Ring:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
 
     def put(self, request_id: str, kept: Kept) -> None:
-        """Remember one; the oldest is forgotten."""
+        """Remember one; the oldest is forgotten. A client may give an id again: the later one stands."""
         self._kept[request_id] = kept
+        self._kept.move_to_end(request_id)
         if len(self._kept) > MAX_REQUESTS:
             self._kept.popitem(last=False)
 
@@ -65,17 +66,21 @@ class Ring:
             "wall_ms": kept.wall_ms,
             "waited_ms": round(kept.story.waited_ms, 3),
             "executions": kept.story.executions,
-            "decisions": [_step(step) for step in kept.story.steps],
+            "decisions": [
+                {"after_ms": round(step.at_ms - kept.story.steps[0].at_ms, 3), **_step(step)}
+                for step in kept.story.steps
+            ],
         }
 
 
-def dry_run(ask: Ask, world: Snapshot, draw: float) -> dict[str, Any]:
-    """What would be decided now, and every candidate with its score."""
+def dry_run(ask: Ask, world: Snapshot, draw: float, version: str) -> dict[str, Any]:
+    """What would be decided now, and every candidate with its score; changes nothing and runs nothing."""
     decision = decide(ask, world, draw)
     lives = tuple([endpoint.live for endpoint in world.endpoints])
     return {
         "schema_version": SCHEMA_VERSION,
         "model": ask.model,
+        "version": version,
         **_step(Step(world.now_ms, ask, world, lives, decision)),
     }
 

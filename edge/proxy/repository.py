@@ -1,25 +1,43 @@
-"""The Open Inference Protocol's questions about the server and its models; all but `infer`.
+"""The Open Inference Protocol's questions about the server and its models, and its load and unload.
 
-They are answered from the catalogue and the manifests, so that a node without a worker
-answers them as well as one that has one.
+The questions are answered from the catalogue and the manifests, so that a node without a
+worker answers them as well as one that has one. Who may ask is the door's business.
 """
+
+from collections.abc import Set
+from typing import Any, Final
+
+import msgspec
 
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.snapshot import Fleet
-from edge.oip import metadata
+from edge.oip import metadata, strict
 from edge.proxy.ledger import Ledger
+from edge.proxy.modelacts import ModelActs
 from edge.proxy.models import Models
 
-_NOT_READY = 400  # as Triton answers; its clients read the status only
+_NOT_READY: Final = 400  # as Triton answers; its clients read the status only
+
+
+class _Wanted(msgspec.Struct):
+    """The body of load and unload."""
+
+    parameters: dict[str, Any] = {}
+
+
+_decoder: Final = msgspec.json.Decoder(_Wanted)
 
 
 class Repository:
     """Answers `/v2/...` paths; the method a path takes comes with its answer."""
 
-    def __init__(self, models: Models, fleet: Fleet, ledger: Ledger, *, version: str) -> None:
+    def __init__(
+        self, models: Models, fleet: Fleet, ledger: Ledger, acts: ModelActs, *, version: str
+    ) -> None:
         self._models = models
         self._fleet = fleet
         self._ledger = ledger
+        self._acts = acts
         self._version = version
 
     async def answer(self, path: tuple[str, ...], method: str) -> tuple[int, bytes]:
@@ -37,13 +55,6 @@ class Repository:
             case ("repository", "index"):
                 _takes("POST", method)
                 return 200, metadata.repository_index(self._index())
-            case ("repository", "models", _, "load" | "unload"):
-                _takes("POST", method)
-                raise EdgeError(
-                    Reason.FORBIDDEN,
-                    "models are loaded on demand; the public plane takes no load or unload",
-                    source=Source.DOWNSTREAM,
-                )
             case ():
                 _takes("GET", method)
                 return 200, metadata.server_metadata("edgepop", self._version)
@@ -60,6 +71,16 @@ class Repository:
                     "no such path; GET /v2 tells what this server speaks",
                     source=Source.DOWNSTREAM,
                 )
+
+    async def load(self, model: str, body: bytes) -> None:
+        """Triton's load: onto a device of this node. Raises EdgeError, also for what can't be overridden."""
+        _no_parameters(body, frozenset())
+        await self._acts.prefetch(model, "", "device")
+
+    async def unload(self, model: str, body: bytes) -> None:
+        """Triton's unload: off every device of this node; it is loaded again when it is asked for."""
+        _no_parameters(body, {"unload_dependents"})
+        await self._acts.evict(model, "", "device")
 
     async def _model(self, model: str, version: str, what: tuple[str, ...], method: str) -> tuple[int, bytes]:
         number, digest = self._models.resolve(model, version)[:2]
@@ -108,3 +129,12 @@ class Repository:
 def _takes(expected: str, method: str) -> None:
     if method != expected:
         raise EdgeError(Reason.BAD_METHOD, f"this path takes {expected}", source=Source.DOWNSTREAM)
+
+
+def _no_parameters(body: bytes, but: Set[str]) -> None:
+    """Raise EdgeError(BAD_INPUT) for parameters that would change a model: the catalogue alone does that."""
+    given = strict.decode(_decoder, body).parameters if body else {}
+    for name in given:
+        if name not in but:
+            text = f"the parameter {strict.show(name)} is not taken: a model is what the catalogue says"
+            raise EdgeError(Reason.BAD_INPUT, text, source=Source.DOWNSTREAM)

@@ -40,6 +40,7 @@ CONNECT_TIMEOUT_MS: Final = 2_000
 READ_TIMEOUT_MS: Final = 2_000
 RETRY_AFTER_S: Final = 2
 _FILE_BUFFER_BYTES: Final = 1024 * 1024
+_COMPARED_BYTES: Final = 16 * 1024 * 1024
 
 
 class OriginError(EdgeError):
@@ -163,24 +164,25 @@ class Origin:
         if self.url.startswith("file:"):
             with self._folder_lock():
                 self._replace_unless_changed(path, raw, before)
-        elif before is None:
-            self._put(path, raw, "create")
-        elif before.etag is None and before.version is None:
-            self._replace_unless_changed(path, raw, before)
-        else:
-            try:
+            return
+        try:
+            if before is None:
+                self._put(path, raw, "create")
+            elif before.etag is not None or before.version is not None:
                 self._put(path, raw, {"e_tag": before.etag, "version": before.version})
-            except NotImplementedError:
+            else:
                 self._replace_unless_changed(path, raw, before)
+        except NotImplementedError:
+            self._replace_unless_changed(path, raw, before)
 
     def _replace_unless_changed(self, path: str, raw: bytes, before: Object | None) -> None:
         try:
-            held = self.small(path, max(1, len(before.raw) if before is not None else 1)).raw  # type: ignore[union-attr] # None answers an etag only
+            held = self.small(path, _COMPARED_BYTES)
         except OriginError as error:
             if not error.missing:
                 raise
             held = None
-        if held != (before.raw if before is not None else None):
+        if (held and held.raw) != (before and before.raw):
             raise ChangedError(path)
         self._put(path, raw, None)
 

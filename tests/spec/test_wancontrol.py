@@ -33,6 +33,7 @@ def test_stats_has_every_pair_and_the_sum_of_the_late() -> None:
         "bytes": 0,
         "dropped": 0,
         "late": 2,
+        "cut": False,
     }
     assert said["pairs"][1]["from"] == "q"
 
@@ -47,7 +48,7 @@ def test_set_changes_one_direction() -> None:
 @pytest.mark.parametrize(
     ("sentence", "request_", "words"),
     [
-        ("an op nobody knows", {"op": "explode"}, "unknown op 'explode'; stats and set"),
+        ("an op nobody knows", {"op": "explode"}, "unknown op 'explode'; stats, set and cut exist"),
         ("no op", {}, "unknown op 'None'"),
         ("an op that is a list", {"op": ["stats"]}, "unknown op"),
         ("not an object", [1], "unknown op"),

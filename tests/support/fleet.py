@@ -49,7 +49,9 @@ def mesh_section(
 
 
 @contextlib.contextmanager
-def running_fleet(*wanted: Wanted, timing: str = "", joined: bool = True) -> Iterator[dict[str, Node]]:
+def running_fleet(
+    *wanted: Wanted, timing: str = "", joined: bool = True, origin: str | None = None
+) -> Iterator[dict[str, Node]]:
     """All nodes, ready, each having heard of every other one."""
     with open_directory() as pki, contextlib.ExitStack() as stack:
         authority = write_ca(pki)
@@ -61,7 +63,12 @@ def running_fleet(*wanted: Wanted, timing: str = "", joined: bool = True) -> Ite
             mesh = mesh_section(authority, pki, one.name, ports, others, timing)
             nodes[one.name] = stack.enter_context(
                 running_node(
-                    name=one.name, pop=one.pop, region=one.region, workers=one.workers, extra=mesh + one.extra
+                    name=one.name,
+                    pop=one.pop,
+                    region=one.region,
+                    workers=one.workers,
+                    extra=mesh + one.extra,
+                    origin=origin,
                 )
             )
         if joined:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from netlab import start, state
+from netlab import planetfile, regions, start, state
 from netlab.lab import Lab
 
 REPO = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def missing() -> str:
         return "the lab needs root: run the tests with sudo"
     if shutil.which("bird") is None:
         return "the lab needs BIRD: apt-get install bird2"
-    return ""
+    return regions.missing()
 
 
 def say(text: str) -> None:
@@ -48,13 +48,17 @@ class Keeper:
             self.kind = "none" if self._before.bare else "lab"
 
     def ensure(self, kind: str) -> Lab:
-        """The running lab of that kind: `lab` or `network`."""
+        """The running lab of that kind: `lab`, `network` or `two-workers`."""
         if self.kind == kind:
             lab = Lab.running()
             if not lab.dead():
                 return lab
         self.clear()
-        wishes = {"network": start.Wish(models=self._empty_models, program=STANDIN), "lab": start.Wish()}
+        wishes = {
+            "network": start.Wish(models=self._empty_models, program=STANDIN),
+            "two-workers": start.Wish(planet=planetfile.find("two-workers")),
+            "lab": start.Wish(),
+        }
         lab, _ = start.up(wishes[kind], say)
         self.kind = kind
         return lab
@@ -102,13 +106,21 @@ def network(keeper: Keeper) -> Lab:
 
 
 @pytest.fixture
+def two_workers(keeper: Keeper) -> Lab:
+    """Two worker nodes of one region, each at a POP of its own, that never send a request away."""
+    if not (start.MODELS / "catalog.json").is_file():
+        pytest.skip("the lab needs models: run `make models`")
+    return keeper.ensure("two-workers")
+
+
+@pytest.fixture
 def no_lab(keeper: Keeper) -> None:
     """A machine without a lab; what the test starts is swept after it by the next who needs one."""
     keeper.clear()
 
 
-#: Tests of an empty machine first, then those of the network, then those of the whole lab: two switches.
-ORDER = ("no_lab", "network", "lab")
+#: Tests of an empty machine first, then those of the network, then of two planets: three switches.
+ORDER = ("no_lab", "network", "two_workers", "lab")
 
 
 def by_need(items: list[pytest.Item]) -> None:

@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(206, raw[first : last + 1], Content_Range=told, **headers)
         return self._answer(200, raw, **headers)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 -- http.server calls it so
 
     def _refused(self) -> bool:
         if self.store.refuse is None:
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             return raw
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- http.server calls it so
         """Say nothing."""
 
 

@@ -1,0 +1,65 @@
+"""eu | rest: each side serves what it has; healed, they are one again within two seconds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from netlab.clock import now_s, wait_until
+from netlab.lab import Lab
+from tests.support.joined import IDENTITY, ask, state, wait_until_joined
+from tests.support.load import Load
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def planet(lab: Lab) -> Iterator[Lab]:
+    wait_until_joined(lab)
+    yield lab
+    lab.wan.mend()
+    wait_until_joined(lab, within_s=30)
+
+
+def unheard(lab: Lab, node: str, of: str) -> bool:
+    return any(
+        peer["node"] == of and peer["standing"] in ("out", "unheard") for peer in state(lab, node)["peers"]
+    )
+
+
+def test_each_side_serves_what_it_has_and_they_converge(planet: Lab) -> None:
+    for city in ("nyc", "ber", "tyo"):
+        assert ask(planet.city(city), "identity", edge_cold="wait").status == 200
+    planet.partition(["fra", "ams"])
+    wait_until(lambda: unheard(planet, "ams-a", "iad-b"), "ams gave iad up", within_s=6)
+    for city, served_by in (("lon", "fra-a/0"), ("ber", "fra-a/0"), ("nyc", "iad-b/0"), ("tyo", "nrt-a/0")):
+        answer = ask(planet.city(city), "identity", timeout_s=10.0)
+        assert (answer.status, answer.headers["edge-served-by"]) == (200, served_by)
+    began_s = now_s()
+    refused = ask(planet.city("lon"), "identity", edge_force_region="us", timeout_s=10.0)
+    assert (refused.status, refused.headers["edge-drop-reason"]) == (503, "region-unavailable")
+    assert now_s() - began_s < 1.0
+    planet.wan.mend()
+    mended_s = now_s()
+    wait_until_joined(planet, within_s=10)
+    assert now_s() - mended_s <= 2.0 + 0.5, "beside the time that asking every node takes"
+    assert ask(planet.city("lon"), "identity", edge_force_region="us").headers["edge-served-by"] == "iad-b/0"
+
+
+def test_a_node_that_dies_under_load_costs_nobody_an_answer(planet: Lab) -> None:
+    """All of fra-a is killed while Amsterdam sends there: each request ends elsewhere, or is told why."""
+    lon = planet.city("lon")
+    for region in ("eu", "us", "ap"):
+        assert ask(lon, "identity", edge_force_region=region).status == 200
+    with Load(lon, "/run/identity", IDENTITY, connections=8) as load:
+        load.wait_until_asked(100)
+        died_s = now_s()
+        planet.node("fra-a").kill()
+        load.wait_until_asked(200, since_s=died_s, within_s=30)
+    outcomes = load.outcomes()
+    assert {outcome.split()[0] for outcome in outcomes} <= {"200", "503", "504"}, outcomes
+    bad = sum(count for outcome, count in outcomes.items() if not outcome.startswith("200"))
+    assert bad <= 16, outcomes
+    served = {asked.served_by for asked in load.since(died_s) if asked.outcome == "200"}
+    assert served & {"iad-b/0", "nrt-a/0"}
+    planet.node("fra-a").restart()
+    wait_until_joined(planet, within_s=30)
