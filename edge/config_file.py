@@ -194,14 +194,15 @@ def _check_weights(weights: Weights, found: _Problems) -> None:
 def _check_index(index: Index, found: _Problems) -> None:
     known = index.url.startswith(("redis://", "rediss://", "unix://")) and "@" not in index.url
     found.unless(
-        known, "weights.index.url", "write redis://10.0.0.1:6379; user and password have settings of their own"
+        known, "weights.index.url", "write redis://10.0.0.1:6379; user and password are set beside it"
     )
     found.unless(
         bool(index.user) == bool(index.password_file),
         "weights.index.user",
         "write user and password_file, or neither of them",
     )
-    found.unless(10 <= index.timeout_ms <= 10_000, "weights.index.timeout_ms", "write a number from 10 to 10000")
+    fits = 10 <= index.timeout_ms <= 10_000
+    found.unless(fits, "weights.index.timeout_ms", "write a number from 10 to 10000")
     for field in ("lease_ms", "alive_ms"):
         found.at_least(f"weights.index.{field}", getattr(index, field), 1_000)
 
@@ -222,9 +223,7 @@ def _check_mesh(mesh: Mesh, node: str, found: _Problems) -> None:
         found.at_least(f"mesh.{field}", getattr(mesh, field), 1)
     found.at_least("mesh.coalesce_ms", mesh.coalesce_ms, 0)
     ordered = mesh.heartbeat_ms < mesh.suspect_ms < mesh.unroutable_ms < mesh.forget_ms
-    found.unless(
-        ordered, "mesh.suspect_ms", "write heartbeat_ms < suspect_ms < unroutable_ms < forget_ms"
-    )
+    found.unless(ordered, "mesh.suspect_ms", "write heartbeat_ms < suspect_ms < unroutable_ms < forget_ms")
     seen: set[str] = {node}
     for index, peer in enumerate(mesh.peers):
         at = f"mesh.peers.{index}"

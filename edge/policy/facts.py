@@ -214,7 +214,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `weights_bytes`, `service_ms` and `reply_bytes` are what is known of the model where an endpoint
     tells nothing; `exec_factor` is what a body of this size takes, as a ratio to the model's mean.
     `confine`, `force` and `prefer` are regions (the latter two also POPs), empty for anywhere.
-    `tried` are nodes or endpoints that refused or failed it already. `away`: its last decision of this model left the POP.
+    `tried` are nodes or endpoints that refused or failed it already. `away`: the last decision of
+    this model left the POP.
     `session` is a number that stands for the client's session, None without one.
     """
 

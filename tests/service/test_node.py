@@ -116,7 +116,7 @@ def test_sixty_four_at_once_get_their_own_answers(node):
         ("GET where POST is meant", "/run/identity", None, {}, 405, "POST"),
         ("malformed JSON", "/v2/models/identity/infer", b'{"inputs": [', {}, 400, ""),
         ("a wrong shape", "/run/identity", b'{"input": [[1, 2]]}', {}, 400, ""),
-        ("load is the operator's", "/v2/repository/models/mlp/load", b"", {}, 401, "Authorization"),
+        ("load is the operator's", "/v2/repository/models/mlp/load", b"", {}, 403, "key file"),
         (
             "a deadline of nonsense",
             "/run/identity",

@@ -249,7 +249,7 @@ def test_the_runner_up_is_told() -> None:
 
 def test_an_explanation_names_every_endpoint_and_why_it_was_not_a_candidate() -> None:
     rows = explain(ask(confine=frozenset({"us"})), world(COLD_HOME, FRA, FULL_NRT))
-    assert [row.endpoint.name for row in rows][0] == "iad-b/0"
+    assert rows[0].endpoint.name == "iad-b/0"
     assert {row.endpoint.name: row.excluded for row in rows} == {
         "iad-b/0": "",
         "fra-a/0": "confined",
