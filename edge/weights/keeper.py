@@ -23,6 +23,9 @@ from edge.weights.sources import Moved
 from edge.wire import calls
 
 MAX_DEADLINE_MS: Final = 600_000.0
+#: For how long a drop tries again while somebody has a blob open.
+DROP_PATIENCE_S: Final = 0.5
+DROP_RETRY_S: Final = 0.02
 
 
 class Holder:
@@ -185,8 +188,13 @@ class Keeper:
             raise _in_use(digest)
         needed = {file.blake3 for other, one in known.items() if other != digest for file in one.files}
         blobs = {file.blake3 for file in known[digest].files} - needed
-        if await self._hydrator.disk.drop([*map(blob_key, sorted(blobs)), manifest_key(digest)]):
-            raise _in_use(digest)
+        keys = [*map(blob_key, sorted(blobs)), manifest_key(digest)]
+        until_s = clock.now_s() + DROP_PATIENCE_S
+        while await self._hydrator.disk.drop(keys):
+            # This process itself opens blobs for moments, to warm them: that is not being in use.
+            if digest in self._held or clock.now_s() >= until_s:
+                raise _in_use(digest)
+            await asyncio.sleep(DROP_RETRY_S)
 
     # --- state
 

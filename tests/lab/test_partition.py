@@ -36,7 +36,8 @@ def test_each_side_serves_what_it_has_and_they_converge(planet: Lab) -> None:
         assert (answer.status, answer.headers["edge-served-by"]) == (200, served_by)
     began_s = now_s()
     refused = ask(planet.city("lon"), "identity", edge_force_region="us", timeout_s=10.0)
-    assert (refused.status, refused.headers["edge-drop-reason"]) == (503, "region-unavailable")
+    assert refused.status == 503
+    assert refused.headers["edge-drop-reason"] in ("region-unavailable", "link-lost")
     assert now_s() - began_s < 1.0
     planet.wan.mend()
     mended_s = now_s()
