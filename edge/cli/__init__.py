@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from edge.cli.node import FAILURE, INTERRUPTED, USAGE, load_config, show
+from edge.cli.node import FAILURE, INTERRUPTED, USAGE, load_config, tell
 from edge.cli.operate import OPERATE
 from edge.cli.weights import WEIGHTS
 
@@ -45,7 +45,7 @@ def version(*, as_json: bool) -> None:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "missing"
-    show(found, as_json=as_json)
+    tell(found, as_json=as_json)
 
 
 def _own_version() -> str:

@@ -32,7 +32,7 @@ from obstore.store import from_url
 from edge.errors import EdgeError, Reason, Source
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult, PutMode
+    from obstore import GetOptions, GetResult, PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
 CONNECT_TIMEOUT_MS: Final = 2_000
@@ -169,7 +169,12 @@ class Origin:
             if before is None:
                 self._put(path, raw, "create")
             elif before.etag is not None or before.version is not None:
-                self._put(path, raw, {"e_tag": before.etag, "version": before.version})
+                unchanged: UpdateVersion = {}
+                if before.etag is not None:
+                    unchanged["e_tag"] = before.etag
+                if before.version is not None:
+                    unchanged["version"] = before.version
+                self._put(path, raw, unchanged)
             else:
                 self._replace_unless_changed(path, raw, before)
         except NotImplementedError:

@@ -73,6 +73,33 @@ def test_a_node_without_an_announcement_says_never(node, command):
     assert (ran.returncode, json.loads(ran.stdout)["announcement"], ran.stderr) == (0, "never", "")
 
 
+def test_operators_calls_in_public_are_refused_without_a_key_file(node):
+    answer = node.request("/v2/models/identity/explain", b"", {"Authorization": "Bearer chief"})
+    assert (answer.status, "key file" in answer.json["error"]) == (403, True)
+    assert node.request("/v2/repository/index", b"").status == 503, "lists need no key by default"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["peers"],
+        ["weights"],
+        ["models", "ls"],
+        ["drain"],
+        ["undrain"],
+        ["announce"],
+        ["version"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document_on_stdout_and_nothing_else(node, command):
+    place = [] if command == ["version"] else ["--socket", node.directory / "run" / "admin.sock"]
+    ran = popctl(*command, "--json", *place)
+    assert (ran.returncode, ran.stderr, len(ran.stdout.splitlines())) == (0, "", 1)
+    assert isinstance(json.loads(ran.stdout), dict)
+
+
 def test_version():
     versions = json.loads(popctl("version", "--json").stdout)
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))

@@ -292,7 +292,7 @@ WRONG = [
     (
         "a password in the index's URL",
         GOOD + INDEX.replace("//", "//iad-a:secret@"),
-        "11: weights.index.url: write redis://10.0.0.1:6379; user and password have settings of their own",
+        "11: weights.index.url: write redis://10.0.0.1:6379; user and password are set beside it",
     ),
     (
         "a user of the index without a password",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from edge.cli import tables
 from edge.cli.show import text
 
 CASES = [
@@ -23,3 +24,51 @@ CASES = [
 @pytest.mark.parametrize(("sentence", "value", "shown"), CASES, ids=[row[0] for row in CASES])
 def test_text(sentence, value, shown):
     assert text(value) == shown, sentence
+
+
+CANDIDATE = {
+    "endpoint": "fra-a/0", "pop": "fra", "score_ms": 98.1, "net_ms": 90.0, "queue_ms": 0.0, "cold_ms": 0.0,
+    "exec_ms": 8.1, "price_ms": 0.0, "in_flight": 2, "hard_limit": 128, "standing": "good", "age_ms": 140.0,
+    "why_not": "",
+}  # fmt: skip
+SPILL = {
+    "route": "spill", "target": "fra-a/0", "reason": "cold-here", "score_ms": 98.1, "next": "nrt-a/0",
+    "next_ms": 251.0,
+}  # fmt: skip
+STEPS = [
+    ("chosen, and what was next", {"decision": SPILL}, "spill at fra-a/0: cold-here, 98.1 ms; next best nrt-a/0, 251.0 ms"),
+    ("waiting", {"decision": {"route": "queue", "reason": "saturated", "budget_ms": 900.0}}, "queue: saturated; may wait 900.0 ms"),
+    ("refused", {"decision": {"route": "shed", "reason": "confined", "retry_after_s": 2}}, "shed: confined; again after 2 s"),
+    ("tried in vain", {"after_ms": 1.5, "decision": SPILL, "failed": "link-lost: gone"}, "after 1.5 ms spill at fra-a/0: cold-here, 98.1 ms; next best nrt-a/0, 251.0 ms; failed: link-lost: gone"),
+    ("of a node of another version", {}, "None: None"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "step", "line"), STEPS, ids=[row[0] for row in STEPS])
+def test_a_decision_is_one_line(sentence, step, line):
+    document = {"request_id": "r", "model": "m", "decisions": [step]}
+    assert tables.explained(document).splitlines()[1:] == [line, "  no candidates"], sentence
+
+
+def test_candidates_are_a_table():
+    shown = tables.explained({"model": "m", "version": "1", "decision": SPILL, "candidates": [CANDIDATE]})
+    head, _, columns, row = shown.splitlines()
+    assert head == "m version 1, now"
+    assert columns.split() == [
+        "endpoint", "score", "net", "queue", "cold", "exec", "price", "in", "flight", "age", "standing", "why", "not",
+    ]  # fmt: skip
+    assert row.split() == ["fra-a/0", "98.1", "90.0", "0.0", "0.0", "8.1", "0.0", "2", "140.0", "good", "-"]
+
+
+def test_a_peer_whose_beacons_were_refused_is_named():
+    told = {"node": "fra-a", "standing": "good", "beacons": {"quarantined": {"too-large": 3}}}
+    assert tables.peers({"peers": [told]}).splitlines()[-1] == "fra-a: beacons refused: too-large: 3"
+    assert tables.peers({"peers": []}) == "this node has no peers\n"
+
+
+def test_a_state_without_anything_is_still_shown():
+    assert tables.status({"node": "a"}).startswith("node: a\npop: -\n")
+
+
+def test_models_without_any():
+    assert "has published none" in tables.models({"models": []})

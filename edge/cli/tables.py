@@ -1,0 +1,114 @@
+"""What the longer documents of a node look like to people. Pure: documents in, text out.
+
+A field that a node of another version does not tell is a dash. `edge.cli.show` draws tables.
+"""
+
+from typing import Any, Final
+
+from edge.cli.show import text
+
+_CANDIDATE: Final = {
+    "endpoint": "endpoint",
+    "score_ms": "score",
+    "net_ms": "net",
+    "queue_ms": "queue",
+    "cold_ms": "cold",
+    "exec_ms": "exec",
+    "price_ms": "price",
+    "in_flight": "in flight",
+    "age_ms": "age",
+    "standing": "standing",
+    "why_not": "why not",
+}
+_ENDPOINT: Final = ("name", "region", "state", "standing", "rtt_ms", "in_flight", "soft_limit", "hard_limit")
+_PEER: Final = (
+    "node", "pop", "region", "standing", "rtt_ms", "age_ms", "version", "announced", "workers", "in_flight",
+    "last_error",
+)  # fmt: skip
+
+
+def explained(document: dict[str, Any]) -> str:
+    """A request's story, or a dry run: a line per decision, and below it its candidates. Times in ms."""
+    steps = document.get("decisions")
+    if steps is None:
+        return f"{document.get('model')} version {document.get('version')}, now\n{_decided(document)}"
+    head = (
+        f"{document.get('request_id')}: {document.get('model')} version {document.get('version')}, "
+        f"status {document.get('status')} by {document.get('served_by') or 'nobody'} "
+        f"in {document.get('took_ms')} ms, {document.get('waited_ms')} of them waiting, "
+        f"{document.get('executions')} executions\n"
+    )
+    return head + "".join(_decided(step) for step in steps)
+
+
+def _decided(step: dict[str, Any]) -> str:
+    decision = step.get("decision", {})
+    line = f"{decision.get('route')}: {decision.get('reason')}"
+    if target := decision.get("target"):
+        line = f"{decision.get('route')} at {target}: {decision.get('reason')}, {decision.get('score_ms')} ms"
+    if decision.get("next"):
+        line += f"; next best {decision['next']}, {decision.get('next_ms')} ms"
+    if "budget_ms" in decision:
+        line += f"; may wait {decision['budget_ms']} ms"
+    if decision.get("retry_after_s") is not None:
+        line += f"; again after {decision['retry_after_s']} s"
+    if "after_ms" in step:
+        line = f"after {step['after_ms']} ms {line}"
+    if step.get("failed"):
+        line += f"; failed: {step['failed']}"
+    rows = [
+        {shown: row.get(name) for name, shown in _CANDIDATE.items()} for row in step.get("candidates", ())
+    ]
+    return line + "\n" + (text(rows, "  ") if rows else "  no candidates\n")
+
+
+def peers(document: dict[str, Any]) -> str:
+    """One line per other node, and a note for one whose beacons were refused."""
+    rows = document.get("peers", [])
+    if not rows:
+        return "this node has no peers\n"
+    shown = text([{name: row.get(name) for name in _PEER} for row in rows])
+    for row in rows:
+        bad = row.get("beacons", {}).get("quarantined")
+        if bad:
+            shown += f"{row.get('node')}: beacons refused: {text(bad).strip()}".replace("\n", ", ") + "\n"
+    return shown
+
+
+def status(state: dict[str, Any]) -> str:
+    """The state in a screen; all of it is in --json."""
+    tree, weights = state.get("tree") or {}, state.get("weights") or {}
+    shown: dict[str, Any] = {name: state.get(name) for name in ("node", "pop", "region", "version", "phase")}
+    shown["announcement"] = tree.get("announcement")
+    shown["catalogue epoch"] = state.get("catalogue_epoch")
+    shown["origin up"] = state.get("origin_up")
+    shown["connections"] = (state.get("front_door") or {}).get("connections")
+    shown["waiting"] = state.get("waiting")
+    if weights:
+        shown["disk"] = f"{_mb(weights.get('disk_used_bytes'))} of {_mb(weights.get('disk_bytes'))}"
+        shown["index"] = (weights.get("index") or {}).get("state")
+    if tree.get("restarting"):
+        shown["restarting"] = tree["restarting"]
+    if tree.get("restart_problem"):
+        shown["restart problem"] = tree["restart_problem"]
+    shown["children"] = tree.get("children")
+    shown["endpoints"] = [
+        {**{name: row.get(name) for name in _ENDPOINT}, "warm models": len(row.get("warm", ()))}
+        for row in state.get("endpoints", ())
+    ]
+    if state.get("peers"):
+        shown["peers"] = [{name: row.get(name) for name in _PEER} for row in state["peers"]]
+    return text(shown)
+
+
+def models(document: dict[str, Any]) -> str:
+    """One line per version; digests cut as people write them."""
+    rows = [
+        {**row, "digest": row["digest"][:12], "bytes": _mb(row.get("bytes"))}
+        for row in document.get("models", [])
+    ]
+    return text(rows) if rows else "this node knows no models: its origin has published none, or is away\n"
+
+
+def _mb(size_bytes: Any) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if isinstance(size_bytes, int | float) else "-"
