@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,8 @@ class Route(NamedTuple):
     path: str
     answer: Callable[[Asked], Awaitable[object]]
 
+
+Stop = Callable[[], Coroutine[Any, Any, None]]
 
 #: What this plane says by itself; everything else is an EdgeError.
 _REASONS: Final = {404: Reason.UNKNOWN_PATH, 405: Reason.BAD_METHOD, 413: Reason.TOO_LARGE}
@@ -95,21 +97,31 @@ async def serving(
     *,
     metrics: Callable[[], Awaitable[bytes]],
     token: str,
-) -> AsyncIterator[None]:
-    """The plane on each listener, until left. A UNIX socket asks for no token."""
+    finish_s: float,
+) -> AsyncIterator[Stop]:
+    """The plane on each listener, until left. A UNIX socket asks for no token.
+
+    What it gives stops it sooner: no listener accepts from then on, so that whoever shares
+    them gets every new call; calls that run have `finish_s`.
+    """
     runners: list[web.AppRunner] = []
+
+    async def stop() -> None:
+        async with asyncio.TaskGroup() as ending:
+            while runners:
+                ending.create_task(runners.pop().cleanup())
+
     try:
         for listener in listeners:
             needed = None if listener.family == socket.AF_UNIX else token
             app = application(routes, metrics=metrics, token=needed)
-            runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+            runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=finish_s)
             runners.append(runner)
             await runner.setup()
             await web.SockSite(runner, listener).start()
-        yield
+        yield stop
     finally:
-        for runner in runners:
-            await runner.cleanup()
+        await stop()
 
 
 def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -16,6 +16,7 @@ import uvloop
 
 from edge.errors import EdgeError, Reason
 from edge.logs import log_to_stderr
+from edge.proxy.admin import Stop
 from edge.proxy.parts import Parts, ProxyBoot
 from edge.proxy.plane import admin_plane
 from edge.wire import calls
@@ -57,7 +58,7 @@ class Proxy:
             lambda: Link(on_closed=self._parent_gone), sock=parent_socket
         )
         parts = self._parts
-        async with admin_plane(parts, self._ask_parent), asyncio.TaskGroup() as tasks:
+        async with admin_plane(parts, self._ask_parent) as stop_admin, asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(parts.store.run()),
                 tasks.create_task(parts.models.run()),
@@ -75,12 +76,12 @@ class Proxy:
             running.append(tasks.create_task(self._watch_tree()))
             running.append(tasks.create_task(self._serve_public()))
             await self._stop.wait()
-            await self._leave()
+            await self._leave(stop_admin)
             for task in running:
                 task.cancel()
         log.info("stopped")
 
-    async def _leave(self) -> None:
+    async def _leave(self, stop_admin: Stop) -> None:
         """Stop taking requests, finish those that run, those of other nodes too."""
         if self._orphaned and self._config.announce is not None:
             # Clients still come until the kernel has withdrawn the address: refuse nobody.
@@ -88,6 +89,8 @@ class Proxy:
         drain, parts = self._config.drain, self._parts
         finish_s = drain.finish_ms / 1000.0
         async with asyncio.TaskGroup() as leaving:
+            # First: after a planned restart the successor listens on the same sockets.
+            leaving.create_task(stop_admin())
             leaving.create_task(parts.front.close(finish_s, lame_duck_s=drain.lame_duck_ms / 1000.0))
             if parts.mesh is not None:
                 leaving.create_task(parts.mesh.close(drain_s=finish_s))

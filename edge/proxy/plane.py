@@ -19,7 +19,7 @@ from edge.errors import EdgeError, Reason, Source
 from edge.http.headers import Headers
 from edge.proxy import admin
 from edge.proxy.acts import Place
-from edge.proxy.admin import Asked, Route
+from edge.proxy.admin import Asked, Route, Stop
 from edge.proxy.explain import dry_run
 from edge.proxy.modelacts import ModelActs
 from edge.proxy.parts import Parts
@@ -236,12 +236,18 @@ class Plane:
 
 
 @contextlib.asynccontextmanager
-async def admin_plane(parts: Parts, ask_parent: AskParent) -> AsyncIterator[None]:
-    """The admin plane of a proxy on the sockets that the parent opened, until left."""
+async def admin_plane(parts: Parts, ask_parent: AskParent) -> AsyncIterator[Stop]:
+    """The admin plane of a proxy on the sockets that the parent opened; gives what stops it."""
     plane = Plane(parts, ask_parent)
     listeners = [socket.socket(fileno=fd) for fd in parts.boot.admin_fds]
-    async with admin.serving(listeners, plane.routes(), metrics=plane.report.scrape, token=parts.boot.token):
-        yield
+    async with admin.serving(
+        listeners,
+        plane.routes(),
+        metrics=plane.report.scrape,
+        token=parts.boot.token,
+        finish_s=parts.config.drain.finish_ms / 1000.0,
+    ) as stop:
+        yield stop
 
 
 def fields(asked: Asked, kind: type[T]) -> T:

@@ -219,6 +219,25 @@ def test_restart_waits_until_all_are_back(node):
     assert node.request("/run/identity", BODY).status == 200
 
 
+def test_a_proxy_that_leaves_leaves_the_admin_socket_to_its_successor(node):
+    """Only the old one knows of `before`; it still finishes a request when the new one is asked."""
+    endless = json.dumps({"input": [tiny.ENDLESS]})
+    assert node.request("/run/identity", BODY, {"X-Request-Id": "before"}).status == 200
+    assert admin(node, "GET", "/edge/explain/before").status == 200
+    old = node.child("proxy")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(node.request, "/run/spinner", endless, {"Edge-Deadline-Ms": "7000"})
+        wait_until(lambda: admin(node, "GET", "/edge/drain").json["running"], "it runs", within_s=3)
+        assert admin(node, "POST", "/edge/restart", {"roles": ["proxy"]}).status == 200
+        wait_until(lambda: node.child("proxy") != old, "the new one is there", within_s=6)
+        found = [admin(node, "GET", "/edge/explain/before").status for _ in range(60)]
+        ended = running.done()
+        assert running.result(20).status == 504
+    assert not ended, "the old one was gone too soon for this to show anything"
+    assert set(found[10:]) == {404}, f"the old one still answered: {found}"
+    wait_until(lambda: not node.state["tree"].get("restarting"), "the restart has ended", within_s=20)
+
+
 def test_the_state_fits_a_screen(node):
     shown = popctl(node, "status").stdout
     assert f"node: {node.name}\n" in shown

@@ -1,7 +1,8 @@
 """Requests at a fixed rate, whatever comes of them, over connections that are kept as long as the node allows.
 
 A connection whose answer said `Connection: close` is closed and not used again; nothing is
-tried twice. Each outcome is kept: the status, or the name of what broke.
+tried twice. Each outcome is kept: the status, or the name of what broke; and the node's name for
+each answered request, under which `popctl explain` knows it.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class OpenLoop:
         self._expect = expect
         self.outcomes: Counter[str] = Counter()
         self.served_by: Counter[str] = Counter()
+        self.answered: list[str] = []
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -76,6 +78,7 @@ class OpenLoop:
             raise
         status = head.split(" ", 2)[1]
         self.served_by[fields.get("edge-served-by", "")] += 1
+        self.answered.append(fields.get("edge-request-id", ""))
         if fields.get("connection") == "close":
             writer.transport.abort()
         else:
