@@ -6,7 +6,6 @@ replaced whole when something changed, and `beacon` what this node tells the oth
 
 import asyncio
 import contextlib
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -17,20 +16,19 @@ from edge import clock
 from edge.config import NodeConfig
 from edge.fleet.learned import Learned
 from edge.fleet.own import OwnWorker
+from edge.fleet.view import NodeView, in_flight, worker_beacon
 from edge.policy.facts import (
     Beacon,
     Endpoint,
     Live,
     Mode,
     ModelBeacon,
-    OnDevice,
     Pulse,
     Rates,
     Snapshot,
     Standing,
     State,
     Tier,
-    WorkerBeacon,
 )
 from edge.wire.calls import FarSource
 
@@ -39,26 +37,6 @@ MAX_COLD_WAIT_MS: Final = 30_000.0
 UNKNOWN_RTT_MS: Final = 200.0
 MAX_SENT: Final = 4_096
 MAX_FAR_SOURCES: Final = 8
-
-
-@dataclasses.dataclass(slots=True)
-class NodeView:
-    """What is known of one other node.
-
-    `sent` are (sent at, cost) of requests that its newest beacon may not show yet, by worker.
-    """
-
-    beacon: Beacon
-    at_ms: float
-    rtt_ms: float | None = None
-    linked: bool = False
-    standing: Standing = Standing.OUT
-    lives: list[Live] = dataclasses.field(default_factory=list)
-    sent: list[deque[tuple[float, float]]] = dataclasses.field(default_factory=list)
-    models: list[dict[str, OnDevice]] = dataclasses.field(default_factory=list)
-    held: dict[str, Tier] = dataclasses.field(default_factory=dict)
-    indexed: Mapping[str, ModelBeacon] | None = None
-    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Fleet:
@@ -113,7 +91,7 @@ class Fleet:
                 standing=self._known.get(beacon.node, Standing.OUT),
             )
         else:
-            freed = _in_flight(beacon) < _in_flight(view.beacon) or len(beacon.workers) != len(
+            freed = in_flight(beacon) < in_flight(view.beacon) or len(beacon.workers) != len(
                 view.beacon.workers
             )
             before, view.beacon, view.at_ms = view.beacon, beacon, at_ms
@@ -425,7 +403,7 @@ class Fleet:
             ingress=config.announce is not None,
             blobs=config.weights.blobs,
             provider=config.provider,
-            workers=tuple([_worker_beacon(worker, now_ms) for worker in self.own.values()]),
+            workers=tuple([worker_beacon(worker, now_ms) for worker in self.own.values()]),
             models=models,
             demand=self.learned.demand(now_ms),
             rtts_ms=dict(self._rtts),
@@ -451,22 +429,3 @@ class Fleet:
             f"{e.name} {e.state} {e.standing} {e.in_flight + e.live.unseen}/{e.hard_limit}" for e in ends
         ]
         return f"<Fleet {', '.join(parts) or 'no endpoints'}; {self.waiting} waiting>"
-
-
-def _worker_beacon(worker: OwnWorker, now_ms: float) -> WorkerBeacon:
-    return WorkerBeacon(
-        state=worker.state,
-        soft_limit=worker.soft_limit,
-        hard_limit=worker.hard_limit,
-        in_flight=worker.live.in_flight,
-        queued_ms=worker.live.unseen_ms,
-        arrivals_per_s=worker.arrivals_per_s(now_ms),
-        loader_wait_ms=worker.loader_left_ms(now_ms),
-        device=worker.device,
-        device_bytes=worker.device_bytes,
-        used_bytes=worker.used_bytes,
-    )
-
-
-def _in_flight(beacon: Beacon) -> int:
-    return sum([worker.in_flight for worker in beacon.workers])

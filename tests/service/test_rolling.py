@@ -31,6 +31,12 @@ def test_a_rolling_restart_of_every_node_loses_nothing(fleet):
     assert rolled.explained <= rolled.executions <= 1.1 * rolled.explained, rolled
 
 
+def given(node):
+    """Requests that other nodes sent to this one, whatever became of them."""
+    lines = node.admin("/metrics").body.decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("edge_forwarded_total"))
+
+
 def test_a_drained_node_gets_nothing_new_and_comes_back(fleet):
     us, far = fleet["iad-a"], fleet["fra-a"]
     force = {"Edge-Prefer-Region": "eu"}
@@ -42,6 +48,10 @@ def test_a_drained_node_gets_nothing_new_and_comes_back(fleet):
             "nothing goes to fra any more",
             within_s=3,
         )
+        before = given(far)
+        answers = [us.request("/run/identity", ROW, force) for _ in range(20)]
+        assert {(one.status, one.headers["edge-served-by"]) for one in answers} == {(200, "iad-b/0")}
+        assert given(far) == before > 0
         assert far.admin("/edge/undrain", method="POST").json["phase"] == "serving"
         wait_until(
             lambda: us.request("/run/identity", ROW, force).headers["edge-served-by"] == "fra-a/0",
