@@ -9,19 +9,17 @@ library. It refuses to know how any of it is done.
 import json
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
+
 if TYPE_CHECKING:
     from netlab.lab import Lab
-
-FAILURE, MISSING, NOT_FOUND, TIMEOUT, INTERRUPTED = 1, 3, 4, 6, 130
 
 
 class _Main(click.Group):
@@ -46,60 +44,6 @@ def main() -> None:
     """
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    _say(f"poplab: {text}")
-    sys.exit(code)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Translate what can go wrong into one sentence and an exit code."""
-    from netlab.clock import DeadlineMissed
-    from netlab.lab import NotRunningError
-    from netlab.planetfile import TopologyError
-    from netlab.state import BusyError
-    from netlab.supervise import ProgramFailedError
-
-    try:
-        yield
-    except NotRunningError as error:
-        _fail(str(error), NOT_FOUND)
-    except KeyError as error:
-        _fail(str(error.args[0]), NOT_FOUND)
-    except DeadlineMissed as error:
-        _fail(str(error), TIMEOUT)
-    except PermissionError as error:
-        _fail(f"{error}; the lab belongs to root: run it with sudo", MISSING)
-    except (TopologyError, ProgramFailedError, BusyError) as error:
-        _fail(str(error), FAILURE)
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
-
-
-@contextmanager
-def _told_of_changes() -> Iterator[None]:
-    """As `_told`, for the commands that change the network. SIGTERM counts as Ctrl-C."""
-    from netlab import apply, start, sweep
-
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
-    with _told():
-        try:
-            yield
-        except start.MissingError as error:
-            _fail(str(error), MISSING)
-        except (start.RefusedError, apply.ApplyError, sweep.InsideError) as error:
-            _fail(str(error), FAILURE)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @main.command()
 @click.option(
     "-t", "--topology", "--planet", help="A planet's file, or the name of one that ships: two-workers."
@@ -110,20 +54,20 @@ def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
     """Start the planet; does nothing when it runs already. Ends with what to try next."""
     from netlab import planetfile, start, view
 
-    with _told_of_changes():
+    with told_of_changes():
         planet = planetfile.find(topology) if topology else planetfile.PLANET
         wish = start.Wish(planet=planet, models=models or start.MODELS, bare=bare)
-        lab, fresh = start.up(wish, _say)
+        lab, fresh = start.up(wish, say)
         if not fresh:
-            _say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")
+            say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")
             dead = lab.dead()
             if dead:
-                _say(f"not alive: {', '.join(dead)}; `poplab down` and `poplab up` start afresh")
-        _say("\n" + view.status_text(lab.status()))
+                say(f"not alive: {', '.join(dead)}; `poplab down` and `poplab up` start afresh")
+        say("\n" + view.status_text(lab.status()))
         if not bare:
             command = f"sudo {sys.argv[0]}" if "SUDO_UID" in os.environ else sys.argv[0]
             away = lab.topology.cities[-1].name
-            _say("\n" + view.next_text(str(lab.topology.vip4), away, command))
+            say("\n" + view.next_text(str(lab.topology.vip4), away, command))
 
 
 @main.command()
@@ -131,9 +75,9 @@ def down() -> None:
     """Take the planet away: processes, namespaces, the host's link, every file."""
     from netlab import start, sweep
 
-    with _told_of_changes():
+    with told_of_changes():
         swept = start.down()
-        _say(f"removed {sweep.remnants_text(swept)}" if swept else "there is no lab")
+        say(f"removed {sweep.remnants_text(swept)}" if swept else "there is no lab")
 
 
 @main.command()
@@ -143,7 +87,7 @@ def status(*, as_json: bool) -> None:
     from netlab import view
     from netlab.lab import Lab
 
-    with _told():
+    with told():
         found = Lab.running().status()
         click.echo(json.dumps(found, indent=1) if as_json else view.status_text(found))
 
@@ -155,7 +99,7 @@ def exec(name: str, command: tuple[str, ...]) -> None:  # noqa: A001 -- the verb
     """Run a command in a place: a node, a city, r-POP, wan, origin."""
     from netlab.lab import Lab
 
-    with _told():
+    with told():
         _become(Lab.running(), name, command)
 
 
@@ -172,7 +116,7 @@ def curl(city: str, arguments: tuple[str, ...]) -> None:
     """Run curl as a user in a city; everything behind the city is curl's own."""
     from netlab.lab import Lab
 
-    with _told():
+    with told():
         lab = Lab.running()
         lab.topology.city(city)
         _become(lab, city, ("curl", *arguments))
@@ -185,9 +129,9 @@ def _become(lab: "Lab", name: str, command: Sequence[str]) -> NoReturn:
     place = lab.place(name)
     command = command[1:] if command[0] == "--" else command
     if not command:
-        _fail("write what to run behind the --", 2)
+        fail("write what to run behind the --", USAGE)
     if shutil.which(command[0]) is None:
-        _fail(f"{command[0]}: no such program", NOT_FOUND)
+        fail(f"{command[0]}: no such program", NOT_FOUND)
     netns.enter(place)
     sys.stdout.flush()
     os.execvp(command[0], list(command))  # noqa: S606 -- no shell is the point
@@ -199,10 +143,10 @@ def move(city: str) -> None:
     """Make this machine a user in another city."""
     from netlab.lab import Lab
 
-    with _told_of_changes():
+    with told_of_changes():
         lab = Lab.running().move(city)
         served = lab.served_by(city)
-        _say(f"this machine is a user in {city} now, led to {served['v4'] or 'nobody'}")
+        say(f"this machine is a user in {city} now, led to {served['v4'] or 'nobody'}")
 
 
 @main.command()
@@ -214,7 +158,7 @@ def logs(name: str | None, *, follow: bool) -> None:
     from netlab.lab import NotRunningError
     from netlab.topology import unknown
 
-    with _told():
+    with told():
         files = logbook.files(state.logs())
         if not files:
             raise NotRunningError("no lab is running, so there are no logs; poplab up starts one")
