@@ -44,9 +44,9 @@ class Attraction:
         return f"faulty: {self._fault}" if self._fault else str(self._lease)
 
     @property
-    def held(self) -> bool:
-        """True while the operator wants nobody to come."""
-        return self._held.held
+    def drained(self) -> bool:
+        """True while the operator wants neither clients nor other nodes to come."""
+        return self._held.drained
 
     @property
     def announced(self) -> bool:
@@ -80,13 +80,14 @@ class Attraction:
         self._proxy = lease.exited(self._proxy, clock.now_ms(), self._terms)
         self._look()
 
-    def order(self, signal: Signal) -> str:
+    def order(self, signal: Signal, *, drained: bool = False) -> str:
         """Withdraw, announce or stop: done when this returns. The announcement as it is then.
 
-        What the operator orders is remembered, also by a node that attracts nobody.
+        What the operator orders is remembered, also by a node that attracts nobody; `drained` is
+        why it withdraws.
         """
         if signal is Signal.WITHDRAW:
-            self._held.hold()
+            self._held.hold(drained=drained)
         elif signal is Signal.ANNOUNCE:
             self._held.release()
         if self._announcer is not None:

@@ -109,7 +109,7 @@ class Tree:
         self._unready()
 
         def plan() -> list[Role]:
-            return plan_roles(config, listeners, drained=lambda: attraction.held)
+            return plan_roles(config, listeners, drained=lambda: attraction.drained)
 
         self._children = [
             Child(
@@ -209,8 +209,9 @@ class Tree:
         """A call of a proxy, of the present one or of one that finishes: an operator asked that one."""
         try:
             match call.head:
-                case calls.Withdraw():
-                    call.reply(calls.Announcement(self._attraction.order(Signal.WITHDRAW)))
+                case calls.Withdraw(drained):
+                    told = self._attraction.order(Signal.WITHDRAW, drained=drained)
+                    call.reply(calls.Announcement(told))
                 case calls.Announce():
                     call.reply(calls.Announcement(self._attraction.order(Signal.ANNOUNCE)))
                 case calls.Restart(roles):

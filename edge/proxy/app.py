@@ -109,13 +109,12 @@ class Proxy:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _watch_tree(self) -> None:
-        """Know whether the VIP is announced; after a restart, whether this node had been drained."""
+        """Know whether the VIP is announced."""
         while True:
             with contextlib.suppress(EdgeError):
                 tree = await self._ask_parent(calls.Tree())
                 if isinstance(tree, calls.TreeState):
                     self._parts.announced = tree.announcement == "announced"
-                    self._parts.operate.adopt(tree.announcement)
             await asyncio.sleep(TREE_S)
 
     async def _serve_public(self) -> None:

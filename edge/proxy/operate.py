@@ -55,7 +55,7 @@ class Operate:
             if self.phase is Phase.SERVING:
                 self._become(Phase.LAME_DUCK)
                 await asyncio.sleep(self._drain.lame_duck_ms / 1000.0)
-            answer = await self._ask_parent(calls.Withdraw())
+            answer = await self._ask_parent(calls.Withdraw(drained=True))
             self._become(Phase.DRAINED)
         return self._told(answer)
 
@@ -66,10 +66,20 @@ class Operate:
             answer = await self._ask_parent(calls.Announce())
         return self._told(answer)
 
-    def adopt(self, announcement: str) -> None:
-        """After a restart of this process: an operator's withdrawal still stands."""
-        if announcement.startswith("withdrawn: operator"):
-            self._become(Phase.DRAINED)
+    def stay_drained(self) -> None:
+        """This process took over from one that was drained."""
+        self._become(Phase.DRAINED)
+
+    async def withdraw(self) -> object:
+        """Attract nobody any more; other nodes may still send."""
+        return self._told(await self._ask_parent(calls.Withdraw()))
+
+    async def announce(self) -> object:
+        """Attract clients again. Raises EdgeError for a node that leaves or has left."""
+        if self.phase is not Phase.SERVING:
+            problem = f"this node is {self.phase}: `popctl undrain` brings it back and announces it"
+            raise EdgeError(Reason.DRAINING, problem)
+        return self._told(await self._ask_parent(calls.Announce()))
 
     def _become(self, phase: Phase) -> None:
         if phase is not self.phase:

@@ -54,6 +54,7 @@ class ProxyBoot(msgspec.Struct):
     """What the parent hands over: the node's config, open sockets, and secrets it read as root.
 
     `boot_ms` is the wall clock at this process's start: it orders the beacons of two of them.
+    `drained`: the operator drained the node, and it still is.
     """
 
     config: NodeConfig
@@ -64,6 +65,7 @@ class ProxyBoot(msgspec.Struct):
     weights_socket: str
     worker_sockets: list[str]
     boot_ms: int = 1
+    drained: bool = False
     token: str = ""
     keys_text: str = ""
     mesh_ca: str = ""
@@ -150,6 +152,8 @@ class Parts:
             ask_parent=ask_parent,
             changed=self.publisher.changed,
         )
+        if boot.drained:
+            self.operate.stay_drained()
 
     # --- parts
 

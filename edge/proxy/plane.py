@@ -112,8 +112,8 @@ class Plane:
             "/edge/explain": self._dry_run,
             "/edge/drain": self._drain,
             "/edge/undrain": self._undrain,
-            "/edge/withdraw": lambda asked: self._tell_parent(asked, calls.Withdraw()),
-            "/edge/announce": lambda asked: self._tell_parent(asked, calls.Announce()),
+            "/edge/withdraw": self._withdraw,
+            "/edge/announce": self._announce,
             "/edge/restart": self._restart,
             "/edge/models/{model}/prefetch": self._prefetch,
             "/edge/models/{model}/evict": self._evict,
@@ -160,11 +160,13 @@ class Plane:
         fields(asked, Nothing)
         return await self._parts.operate.undrain()
 
-    async def _tell_parent(self, asked: Asked, call: calls.Head) -> object:
+    async def _withdraw(self, asked: Asked) -> object:
         fields(asked, Nothing)
-        answer = await self._ask_parent(call)
-        announcement = answer.announcement if isinstance(answer, calls.Announcement) else "unknown"
-        return {"schema_version": SCHEMA_VERSION, "announcement": announcement}
+        return await self._parts.operate.withdraw()
+
+    async def _announce(self, asked: Asked) -> object:
+        fields(asked, Nothing)
+        return await self._parts.operate.announce()
 
     async def _restart(self, asked: Asked) -> object:
         await self._ask_parent(calls.Restart(fields(asked, Restart).roles))
@@ -184,7 +186,7 @@ class Plane:
         for row in listed["models"]:
             if row["model"] == name:
                 here = weights.get(row["digest"])
-                kept = {"pinned_here": here.pinned, "kept_here": here.kept} if here is not None else {}
+                kept = {"pinned_here": here["pinned"], "kept_here": here["kept"]} if here is not None else {}
                 versions.append({**row, **kept})
         demand = self._parts.fleet.learned.demand(clock.now_ms())
         return {
@@ -217,10 +219,10 @@ class Plane:
             ],
         }
 
-    async def _stored(self) -> dict[str, calls.StoredModel]:
+    async def _stored(self) -> dict[str, Any]:
         told: Any = await self.report.weights()
         state = told.get("weights")
-        return {model.digest: model for model in state.models} if state is not None else {}
+        return {model["digest"]: model for model in state["models"]} if state is not None else {}
 
     async def _prefetch(self, asked: Asked) -> object:
         wanted = fields(asked, Prefetch)

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from edge import clock
 from edge.errors import EdgeError
 from edge.policy.facts import Endpoint, Standing, State
@@ -95,9 +97,9 @@ class Report:
         }
         weights = await self._weights()
         if weights is not None:
-            state["weights"] = weights
+            state["weights"] = _whole(weights)
         with contextlib.suppress(EdgeError):
-            state["tree"] = await self._ask_parent(calls.Tree())
+            state["tree"] = _whole(await self._ask_parent(calls.Tree()))
         return state
 
     async def peers(self) -> object:
@@ -148,7 +150,7 @@ class Report:
         found = await self._weights()
         if found is None:
             return {"schema_version": SCHEMA_VERSION, "error": "the weight store does not answer"}
-        return {"schema_version": SCHEMA_VERSION, "node": self._parts.config.node, "weights": found}
+        return {"schema_version": SCHEMA_VERSION, "node": self._parts.config.node, "weights": _whole(found)}
 
     async def _weights(self) -> calls.WeightsState | None:
         with contextlib.suppress(EdgeError):
@@ -209,6 +211,17 @@ def _endpoint(e: Endpoint) -> dict[str, Any]:
         "service_ms": {digest: round(on.service_ms, 3) for digest, on in e.models.items()},
         "warm": sorted(digest for digest, on in e.models.items() if on.eta_ms <= 0.0),
     }
+
+
+def _whole(value: object) -> object:
+    """A struct of the wire with all its fields: the wire leaves out defaults, an operator's JSON does not."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list | tuple):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _whole(one) for key, one in value.items()}
+    return value
 
 
 def _rounded(value: float | None) -> float | None:

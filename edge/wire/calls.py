@@ -294,7 +294,12 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=T
 
 
 class Withdraw(msgspec.Struct, tag="withdraw", tag_field="op", omit_defaults=True):
-    """CALL, proxy -> parent: stop attracting traffic until `Announce`. Reply `Announcement`."""
+    """CALL, proxy -> parent: stop attracting traffic until `Announce`. Reply `Announcement`.
+
+    `drained`: the node was drained. Each proxy that starts is told so, until `Announce` ends both.
+    """
+
+    drained: bool = False
 
 
 class Announce(msgspec.Struct, tag="announce", tag_field="op", omit_defaults=True):

@@ -1,5 +1,6 @@
 """The announcement as a kernel lease, in a scratch network namespace: who dies, and when the address goes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from edge.parent.announce import AnnounceError, Announcer
 from netlab.clock import now_ms, wait_until
 from tests.support.marker import V4, V6, addresses, announcing, inside, scratch
+from tests.support.node import Node
 
 pytestmark = [
     pytest.mark.lab,
@@ -145,6 +147,22 @@ def test_a_killed_parent_is_withdrawn_at_once_and_refuses_nobody_before():
         node.process.wait(5)
 
 
+@contextlib.contextmanager
+def started_again(namespace: int, node: Node) -> Iterator[None]:
+    """The node's program once more, after its end; it stops cleanly afterwards."""
+    ready = node.directory / "run" / "ready"
+    ready.unlink(missing_ok=True)
+    with inside(namespace), (node.directory / "log").open("ab") as log:
+        config, popctl = node.directory / "node.yaml", Path(sys.executable).with_name("popctl")
+        again = subprocess.Popen([str(popctl), "serve", "-c", str(config)], stdout=log, stderr=log)
+    try:
+        wait_until(ready.exists, "ready again", within_s=40)
+        yield
+    finally:
+        again.terminate()
+        assert again.wait(20) == 0
+
+
 def test_an_operators_withdrawal_survives_the_proxy_and_the_parent():
     with scratch() as namespace, announcing(namespace) as (node, watch):
         assert node.admin("/edge/withdraw", method="POST").status == 200
@@ -152,19 +170,28 @@ def test_an_operators_withdrawal_survives_the_proxy_and_the_parent():
         wait_until(lambda: _proxy_of(node) not in (0, killed), "a successor answers", within_s=20)
         assert node.state["tree"]["announcement"] == "withdrawn: by the operator"
         assert node.stop() == 0
-        with inside(namespace), (node.directory / "log").open("ab") as log:
-            config, popctl = node.directory / "node.yaml", Path(sys.executable).with_name("popctl")
-            again = subprocess.Popen([str(popctl), "serve", "-c", str(config)], stdout=log, stderr=log)
-        try:
-            wait_until((node.directory / "run" / "ready").exists, "ready again", within_s=40)
+        with started_again(namespace, node):
             assert node.state["tree"]["announcement"] == "withdrawn: by the operator"
             watch.stays_away(1000)
             assert node.admin("/edge/announce", method="POST").status == 200
             watch.both(within_s=1)
             assert not (node.directory / "run" / "withdrawn").exists()
-        finally:
-            again.terminate()
-            assert again.wait(20) == 0
+
+
+def test_a_drained_node_that_is_started_again_is_still_drained():
+    """Killed with everything, as a machine that loses power; its run_dir is still there."""
+    with scratch() as namespace, announcing(namespace, extra="drain: {lame_duck_ms: 50}\n") as (node, watch):
+        assert node.admin("/edge/drain", method="POST").json["phase"] == "drained"
+        node.process.kill()
+        node.process.wait(5)
+        with started_again(namespace, node):
+            assert (node.state["phase"], node.state["tree"]["announcement"]) == (
+                "drained",
+                "withdrawn: by the operator",
+            )
+            watch.stays_away(1000)
+            assert node.admin("/edge/undrain", method="POST").json["phase"] == "serving"
+            watch.both(within_s=1)
 
 
 def test_a_clean_stop_withdraws_before_anything_stops():

@@ -195,6 +195,22 @@ def test_drain_says_connection_close_and_undrain_takes_it_back(node):
     assert "close" not in node.request("/run/identity", BODY).headers.get("connection", "")
 
 
+def test_a_drained_node_stays_drained_whatever_becomes_of_its_proxy(node):
+    told(node, "drain")
+    refused = popctl(node, "announce")
+    assert (refused.returncode, "popctl undrain" in refused.stderr) == (1, True), refused.stderr
+    told(node, "withdraw")
+    told(node, "restart", "proxy", "--wait")
+    assert told(node, "status")["phase"] == "drained", "its successor knows"
+    before = node.kill("proxy")
+    wait_until(lambda: node.child("proxy") not in (0, before), "another proxy is there", within_s=20)
+    wait_until(lambda: popctl(node, "status").returncode == 0, "it answers", within_s=20)
+    assert told(node, "status")["phase"] == "drained", "so does the one after a death"
+    assert told(node, "undrain")["phase"] == "serving"
+    told(node, "restart", "proxy", "--wait")
+    assert told(node, "status")["phase"] == "serving"
+
+
 def test_drain_waits_for_what_runs(node):
     endless = json.dumps({"input": [tiny.ENDLESS]})
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
