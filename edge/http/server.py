@@ -155,6 +155,8 @@ class FrontDoor:
             self._per_seat[seat] = left
         else:
             del self._per_seat[seat]
+        if not self._seats:
+            self._empty.set()
 
     def may_explain_refusal(self) -> bool:
         """True while connections over a cap are few enough to be answered 503; else they are reset."""
@@ -179,8 +181,6 @@ class FrontDoor:
         self._connections.discard(connection)
         if connection.seat is not None:
             self.leave_seat(connection.seat)
-        if not self._connections:
-            self._empty.set()
 
     def note(self, event: str) -> None:
         """See `door.Door`."""
@@ -206,8 +206,9 @@ class FrontDoor:
         return next(self._retry_after_s)
 
     async def _wait_until_empty(self, within_s: float) -> None:
+        """Until nobody is here: by seats, since who was just accepted has one before a connection."""
         self._empty.clear()
-        if self._connections:
+        if self._seats:
             try:
                 async with asyncio.timeout(within_s):
                     await self._empty.wait()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge.clock import now_ms
+from edge.errors import EdgeError
 from edge.http.request import Request
 from edge.http.respond import Response
 from edge.limits import HttpLimits
@@ -307,6 +308,25 @@ async def test_close_lets_answers_finish_ends_idle_connections_and_kills_the_res
         assert door.statistics().connections == 0
         for raw in (idle, stuck):
             raw.sock.close()
+
+
+@both_loops
+@pytest.mark.parametrize("lame_duck_s", [0.0, 0.5])
+async def test_a_connection_that_was_accepted_as_the_door_closed_is_answered(
+    monkeypatch: pytest.MonkeyPatch, lame_duck_s: float
+) -> None:
+    async with front_door(ok) as (door, address):
+        take_seat, closing = door.take_seat, []
+
+        def take_and_close(seat: str) -> EdgeError | None:
+            closing.append(asyncio.get_running_loop().create_task(door.close(1.0, lame_duck_s=lame_duck_s)))
+            return take_seat(seat)
+
+        monkeypatch.setattr(door, "take_seat", take_and_close)
+        answer = await ask(address, get(b"/a"))
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await asyncio.gather(*closing)
+        assert door.statistics().connections == 0
 
 
 @both_loops
