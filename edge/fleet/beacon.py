@@ -230,6 +230,7 @@ def _bad_models(models: Mapping[str, ModelBeacon], workers: int) -> Bad | None:
                 and 0.0 <= on.service_ms < MAX_MS
                 and 0.0 <= on.cost_ms < MAX_MS
                 and 0.0 <= on.load_ms < MAX_MS
+                and 0 <= on.device_bytes < MAX_NUMBER
             ):
                 return Bad(Why.NUMBER, f"model {digest[:12]} on worker {index}: {on} is out of bounds")
     return None

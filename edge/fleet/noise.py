@@ -66,6 +66,7 @@ def _same(told: OnDevice, new: OnDevice) -> bool:
         and is_noise(told.service_ms, new.service_ms)
         and is_noise(told.cost_ms, new.cost_ms)
         and is_noise(told.load_ms, new.load_ms)
+        and told.device_bytes == new.device_bytes
     )
 
 

@@ -84,11 +84,17 @@ class OwnWorker:
         self._ready_at_ms[digest] = ready_at_ms
         self._put(digest, OnDevice(eta_ms=max(1.0, ready_at_ms - clock.now_ms())))
 
-    def resident(self, digest: str, load_ms: float = 0.0) -> None:
-        """It is on the device; loading it took `load_ms`, 0 if that is not known."""
+    def resident(self, digest: str, load_ms: float = 0.0, device_bytes: int = 0) -> None:
+        """It is on the device and takes so much there; loading it took `load_ms`. 0: not known."""
         self._ready_at_ms.pop(digest, None)
         known = self._learned.get(digest, OnDevice())
-        learned = OnDevice(0.0, known.service_ms, known.cost_ms, load_ms or known.load_ms)
+        learned = OnDevice(
+            0.0,
+            known.service_ms,
+            known.cost_ms,
+            load_ms or known.load_ms,
+            device_bytes or known.device_bytes,
+        )
         if len(self._learned) >= MAX_LEARNED:
             self._learned.clear()
         self._learned[digest] = learned
@@ -141,15 +147,17 @@ class OwnWorker:
     def learn(self, digest: str, infer_ms: float, batch: int) -> None:
         """One answer: its time on the device, shared with `batch` requests in all."""
         known = self._learned.get(digest)
-        if known is None or known.service_ms <= 0.0:
-            load_ms = known.load_ms if known is not None else 0.0
-            learned = OnDevice(0.0, infer_ms, infer_ms / batch, load_ms)
+        if known is None:
+            learned = OnDevice(0.0, infer_ms, infer_ms / batch)
+        elif known.service_ms <= 0.0:
+            learned = OnDevice(0.0, infer_ms, infer_ms / batch, known.load_ms, known.device_bytes)
         else:
             learned = OnDevice(
                 0.0,
                 known.service_ms + (infer_ms - known.service_ms) * EWMA,
                 known.cost_ms + (infer_ms / batch - known.cost_ms) * EWMA,
                 known.load_ms,
+                known.device_bytes,
             )
         self._learned[digest] = learned
         if digest in self.models and self.models[digest].eta_ms <= 0.0:

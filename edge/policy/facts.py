@@ -71,13 +71,14 @@ class OnDevice(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `eta_ms` 0: resident; else ready in about so long, counted from when this was told.
     `service_ms` is one request's time on the device, `cost_ms` what it keeps the device from
     others (less than `service_ms` where requests are batched); 0 until measured. `load_ms` is
-    what loading it from this node's disk took.
+    what loading it from this node's disk took, `device_bytes` what it takes there, 0 if not known.
     """
 
     eta_ms: float = 0.0
     service_ms: float = 0.0
     cost_ms: float = 0.0
     load_ms: float = 0.0
+    device_bytes: int = 0
 
 
 class Rates(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -179,7 +180,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `name` is `node/worker`. `here`: a worker of this very node, whose load is all in `live`;
     `home`: of this POP. `models` are on its device or on their way there; `held` says which the
-    node has on its own disk or in host memory. `bytes_per_ms` is the path's bandwidth.
+    node has on its own disk or in host memory. `bytes_per_ms` is the path's bandwidth, `capacity_bytes`
+    the device's memory (0: not known), of which `used_bytes` are taken.
     """
 
     name: str
@@ -202,6 +204,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parallel: float = 1.0
     loader_wait_ms: float = 0.0
     capacity_bytes: int = 0
+    used_bytes: int = 0
     models: Mapping[str, OnDevice] = msgspec.field(default_factory=dict)
     held: Mapping[str, Tier] = msgspec.field(default_factory=dict)
     rates: Rates = Rates()

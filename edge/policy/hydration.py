@@ -42,13 +42,15 @@ class Needs(NamedTuple):
 class Wanted(NamedTuple):
     """Requests per second that would be served here, their mean ms now and then.
 
-    `at_ms` is when the oldest state that this rests on came, by this node's clock.
+    `at_ms` is when the oldest state that this rests on came, by this node's clock; `device_bytes`
+    what it takes on a device as far as anybody knows.
     """
 
     per_s: float
     far_ms: float
     near_ms: float
     at_ms: float
+    device_bytes: int = 0
 
     @property
     def gain(self) -> float:
@@ -182,6 +184,7 @@ class _Copy(NamedTuple):
     service_ms: float
     at_ms: float
     evicting: bool
+    device_bytes: int
 
 
 class _Home(NamedTuple):
@@ -210,7 +213,7 @@ def demand_for(me: Beacon, others: Others, now_ms: float, needs: Mapping[str, Ne
     homes += [_home(beacon) for beacon, _ in nodes.values() if not beacon.draining and _largest(beacon) > 0]
     copies = _copies(nodes)
     open_to = {
-        digest: (need, copies[digest])
+        digest: (_known(need, copies[digest]), copies[digest])
         for digest, need in needs.items()
         if digest in copies and not _workers(me, digest)
     }
@@ -241,7 +244,7 @@ def demand_for(me: Beacon, others: Others, now_ms: float, needs: Mapping[str, Ne
                 min(oldest_ms, at_ms, copy.at_ms),
             )
     return {
-        digest: Wanted(per_s, far / per_s, near / per_s, oldest_ms)
+        digest: Wanted(per_s, far / per_s, near / per_s, oldest_ms, open_to[digest][0].device_bytes)
         for digest, (per_s, far, near, oldest_ms) in sums.items()
     }
 
@@ -293,15 +296,22 @@ def _copies(nodes: Others) -> dict[str, list[_Copy]]:
         if beacon.draining:
             continue
         for digest, model in beacon.models.items():
-            times = [
-                on.service_ms or SERVICE_MS
+            on_up = [
+                on
                 for index, on in model.workers.items()
                 if 0 <= index < len(beacon.workers) and beacon.workers[index].state is State.UP
             ]
-            if times:
-                copy = _Copy(name, min(times), at_ms, model.evicting)
+            if on_up:
+                service_ms = min([on.service_ms or SERVICE_MS for on in on_up])
+                device_bytes = max([on.device_bytes for on in on_up])
+                copy = _Copy(name, service_ms, at_ms, model.evicting, device_bytes)
                 found.setdefault(digest, []).append(copy)
     return found
+
+
+def _known(need: Needs, held: Iterable[_Copy]) -> Needs:
+    """Who has it knows better what it takes on a device than the catalogue, which may know only its files."""
+    return need._replace(device_bytes=max(need.device_bytes, *[copy.device_bytes for copy in held]))
 
 
 def _best(ingress: Beacon, held: Iterable[_Copy]) -> tuple[float, _Copy] | None:

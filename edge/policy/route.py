@@ -8,15 +8,16 @@ order of preference. What an endpoint would cost is `edge.policy.score`'s formul
 import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 
 from edge.errors import Reason
 from edge.policy.admission import Refuse, Wait, predicted_wait_ms, retry_after_s, verdict
-from edge.policy.facts import Ask, Cold, Endpoint, Mode, Snapshot, Standing, State, Tier
-from edge.policy.score import Terms, nearest_source, regions_holding, terms
+from edge.policy.candidates import Scored, Scoring, below_soft, is_full, why_excluded
+from edge.policy.facts import Ask, Cold, Endpoint, Mode, Snapshot
+from edge.policy.score import LOAD_FIXED_MS, Terms
 
 
 class Chosen(msgspec.Struct, frozen=True, gc=False):
@@ -85,35 +86,11 @@ class Row(NamedTuple):
     excluded: str
 
 
-def why_excluded(endpoint: Endpoint, ask: Ask) -> str:
-    """Why `endpoint` is no candidate: the first that applies, "" if it is one."""
-    if ask.hops and not endpoint.here:
-        return "forwarded-once"
-    if endpoint.node in ask.tried or endpoint.name in ask.tried:
-        return "tried"
-    if ask.confine and endpoint.region not in ask.confine:
-        return "confined"
-    if ask.force and endpoint.region not in ask.force and endpoint.pop not in ask.force:
-        return "not-forced"
-    if not endpoint.linked:
-        return "no-link"
-    if endpoint.state is not State.UP:
-        return str(endpoint.state)
-    if endpoint.standing is Standing.OUT:
-        return "out"
-    if endpoint.standing is Standing.DRAINING and not ask.hops:
-        return "draining"
-    if ask.weights_bytes > endpoint.capacity_bytes > 0 and ask.digest not in endpoint.models:
-        return "too-small"
-    if _is_full(endpoint):
-        return "full"
-    if ask.cold is Cold.REJECT and not _warm(endpoint, ask):
-        return "cold"
-    return ""
-
-
 def decide(ask: Ask, world: Snapshot, draw: float) -> Decision:
     """Choose where `ask` runs. `draw` in [0, 1) settles what is equal.
+
+    Candidates are those that can be waited for within the budgets, and that need not drive others
+    from their device while a warm copy would do.
 
     1. Only the first preferred region or POP that has a candidate.
     2. This POP's best worker, as long as one is warm and below its soft limit.
@@ -126,79 +103,57 @@ def decide(ask: Ask, world: Snapshot, draw: float) -> Decision:
     for place in ask.prefer:
         there = tuple([e for e in world.endpoints if place in (e.region, e.pop)])
         if any(not why_excluded(endpoint, ask) for endpoint in there):
-            return _choose(ask, msgspec.structs.replace(world, endpoints=there), draw)
+            decision = _choose(ask, msgspec.structs.replace(world, endpoints=there), draw)
+            if isinstance(decision, Chosen):
+                return decision
     return _choose(ask, world, draw)
 
 
-class _Scoring:
-    """Scores of one decision; what holds the weights where is looked up at most once."""
-
-    __slots__ = ("_holding", "ask", "world")
-
-    def __init__(self, ask: Ask, world: Snapshot) -> None:
-        self.ask = ask
-        self.world = world
-        self._holding: frozenset[str] | None = None
-
-    def of(self, endpoint: Endpoint) -> Terms:
-        nearest = Tier.ORIGIN
-        if self.ask.digest not in endpoint.models and self.ask.digest not in endpoint.held:
-            if self._holding is None:
-                self._holding = regions_holding(self.ask.digest, self.world)
-            nearest = nearest_source(endpoint.region, self._holding)
-        return terms(endpoint, self.ask, self.world, nearest)
-
-    def row(self, endpoint: Endpoint) -> tuple[float, Endpoint, Terms]:
-        found = self.of(endpoint)
-        return found[0] + found[1] + found[2] + found[3] + found[4], endpoint, found
-
-    def scored(self, endpoints: Sequence[Endpoint]) -> "_Scored":
-        return [self.row(endpoint) for endpoint in endpoints]
-
-    def whys(self, *, home_only: bool = False) -> list[tuple[Endpoint, str]]:
-        """Who can't be chosen, and why."""
-        found = [(e, why_excluded(e, self.ask)) for e in self.world.endpoints if e.home or not home_only]
-        return [(endpoint, why) for endpoint, why in found if why]
-
-
-_Scored = list[tuple[float, Endpoint, Terms]]
-
-
 def _choose(ask: Ask, world: Snapshot, draw: float) -> Decision:
-    scoring = _Scoring(ask, world)
+    scoring = Scoring(ask, world)
+    if world.mode is Mode.WATERFALL or world.mode is Mode.NEAREST:
+        return _nearest(scoring)
     home = [e for e in itertools.takewhile(_is_home, world.endpoints) if not why_excluded(e, ask)]
     if ask.hops:
         home = [endpoint for endpoint in home if endpoint.name == ask.worker] or home
-    if world.mode is Mode.WATERFALL or world.mode is Mode.NEAREST:
-        return _nearest(scoring)
-    at_home = scoring.scored(home)
+    unfit: list[Scored] = []
+    at_home = _fit(scoring.rows(home), scoring, unfit)
     best_home = min(at_home, key=_total) if at_home else None
     stay = world.mode is Mode.NEVER or ask.hops > 0
     if best_home is not None:
-        comfortable = best_home[2].cold <= 0.0 and _below_soft(best_home[1])
+        comfortable = best_home[2].cold <= 0.0 and below_soft(best_home[1])
         if comfortable or stay or ask.cold is Cold.WAIT:
-            return _admitted(_pick(at_home, best_home, ask, draw), at_home, scoring, "")
+            return _decision(_pick(at_home, best_home, ask, draw), at_home, scoring, "")
     elif stay:
-        return _nobody(scoring)
+        return _refused(unfit, scoring)
     limit_ms = math.inf if best_home is None else _worth_leaving_below_ms(best_home[0], ask)
-    rows = _scan(scoring, limit_ms)
+    left = at_home or unfit.copy()
+    rows = _scan(scoring, limit_ms, unfit)
     best_far = min(rows, key=_total) if rows else None
     if best_far is not None and best_far[0] < limit_ms:
         picked = _pick(rows, best_far, ask, draw)
-        return _admitted(picked, at_home + rows, scoring, _why_left(scoring, home, best_home))
+        return _decision(picked, at_home + rows, scoring, _why_left(scoring, left))
     if best_home is None:
-        return _nobody(scoring)
-    return _admitted(_pick(at_home, best_home, ask, draw), at_home + rows, scoring, "")
+        return _refused(unfit, scoring)
+    return _decision(_pick(at_home, best_home, ask, draw), at_home + rows, scoring, "")
 
 
-def _nearest(scoring: _Scoring) -> Decision:
+def _fit(rows: Iterable[Scored], scoring: Scoring, unfit: list[Scored]) -> list[Scored]:
+    """Those that may be chosen; the others go to `unfit`."""
+    fitting: list[Scored] = []
+    for row in rows:
+        (unfit if scoring.why_unfit(row) else fitting).append(row)
+    return fitting
+
+
+def _nearest(scoring: Scoring) -> Decision:
     """The modes that are blind to what a model costs where: the nearest, or the nearest with room."""
     ask, world = scoring.ask, scoring.world
     usable = [e for e in world.endpoints if not why_excluded(e, ask)]
     if not usable:
         return _nobody(scoring)
-    wanted = usable if world.mode is Mode.NEAREST else [e for e in usable if _below_soft(e)] or usable
-    rows = scoring.scored(wanted[:1])
+    wanted = usable if world.mode is Mode.NEAREST else [e for e in usable if below_soft(e)] or usable
+    rows = scoring.rows(wanted[:1])
     return _decision(rows[0], rows, scoring, str(world.mode))
 
 
@@ -207,29 +162,52 @@ def _worth_leaving_below_ms(home_ms: float, ask: Ask) -> float:
     return home_ms if ask.away else home_ms - max(LEAVE_MS, LEAVE * home_ms)
 
 
-def _scan(scoring: _Scoring, limit_ms: float) -> _Scored:
-    """Scores of other POPs' endpoints, nearest first, until the round trip alone is too long.
+def _scan(scoring: Scoring, limit_ms: float, unfit: list[Scored]) -> list[Scored]:
+    """Other POPs' endpoints that may be chosen, nearest first, until they must be too late.
 
-    What is left out could neither be chosen nor be as good as what is; of those that would have
-    to fetch the weights first, only the nearest STRANGERS are looked at.
+    First those that have it, then those that would load it, as long as the round trip and the
+    least that a load takes leave them a chance. What is left out could neither be chosen nor be as
+    good as what is; of those that would have to fetch the weights first, only the nearest
+    STRANGERS are looked at. What does not fit bounds nothing, and goes to `unfit`.
     """
     ask, digest = scoring.ask, scoring.ask.digest
-    rows: _Scored = []
-    bound_ms, strangers = limit_ms, 0
-    for endpoint in scoring.world.endpoints:
-        if endpoint.home:
+    rows: list[Scored] = []
+    bound_ms = limit_ms
+    for endpoint in scoring.having():
+        if endpoint.home or why_excluded(endpoint, ask):
             continue
         if endpoint.rtt_ms >= bound_ms:
             break
-        stranger = digest not in endpoint.models and digest not in endpoint.held
-        if (stranger and strangers >= STRANGERS) or why_excluded(endpoint, ask):
+        bound_ms = _looked_at(endpoint, scoring, bound_ms, rows, unfit)
+    strangers = 0
+    for endpoint in scoring.world.endpoints:
+        if endpoint.home:
+            continue
+        if endpoint.rtt_ms + LOAD_FIXED_MS >= bound_ms:
+            break
+        stranger = digest not in endpoint.held
+        if stranger and strangers >= STRANGERS:
+            if not scoring.holding():
+                break
+            continue
+        if digest in endpoint.models or why_excluded(endpoint, ask):
             continue
         strangers += stranger
-        row = scoring.row(endpoint)
-        rows.append(row)
-        if ask.session is None:
-            bound_ms = min(bound_ms, _band(row[0]))
+        bound_ms = _looked_at(endpoint, scoring, bound_ms, rows, unfit)
     return rows
+
+
+def _looked_at(
+    endpoint: Endpoint, scoring: Scoring, bound_ms: float, rows: list[Scored], unfit: list[Scored]
+) -> float:
+    """Where the next one is too late."""
+    row = scoring.row(endpoint)
+    if scoring.why_unfit(row):
+        unfit.append(row)
+        return bound_ms
+    rows.append(row)
+    band_ms = _band(row[0])
+    return band_ms if band_ms < bound_ms and scoring.ask.session is None else bound_ms
 
 
 def _is_home(endpoint: Endpoint) -> bool:
@@ -240,13 +218,11 @@ def _band(best_ms: float) -> float:
     return best_ms + max(BAND_MS, BAND * best_ms)
 
 
-def _total(row: tuple[float, Endpoint, Terms]) -> float:
+def _total(row: Scored) -> float:
     return row[0]
 
 
-def _pick(
-    rows: _Scored, best: tuple[float, Endpoint, Terms], ask: Ask, draw: float
-) -> tuple[float, Endpoint, Terms]:
+def _pick(rows: list[Scored], best: Scored, ask: Ask, draw: float) -> Scored:
     """One of those that are as good as the best."""
     if len(rows) == 1:
         return best
@@ -281,25 +257,34 @@ def _rendezvous(key: str, endpoint: Endpoint) -> float:
     return -max(1, endpoint.capacity_bytes) / math.log(drawn)
 
 
-def _admitted(picked: tuple[float, Endpoint, Terms], rows: _Scored, scoring: _Scoring, left: str) -> Decision:
-    """The choice, unless its queue is predicted to be longer than anybody may wait."""
-    ask, world = scoring.ask, scoring.world
-    queue_ms, cold_ms = picked[2].queue, picked[2].cold
-    if queue_ms > min(world.max_wait_ms, ask.deadline_ms):
-        return Shed(Reason.SATURATED, retry_after_s(queue_ms))
-    if cold_ms > min(world.max_cold_wait_ms, ask.deadline_ms) and not ask.hops:
-        return Shed(Reason.COLD_REFUSED, retry_after_s(cold_ms))
-    return _decision(picked, rows, scoring, left)
+def _refused(unfit: list[Scored], scoring: Scoring) -> Decision:
+    """Nobody can be waited for within the budgets: for a slot of one that is full, or not at all."""
+    if not unfit:
+        return _nobody(scoring)
+    soonest = min(unfit, key=_wait_ms)
+    again_s = retry_after_s(_wait_ms(soonest))
+    full = [] if scoring.ask.hops else [e for e, why in _excluded(scoring) if why == "full"]
+    if full:
+        decision = _wait_or_shed(scoring.ask, scoring.world, full)
+        if isinstance(decision, Shed):
+            return Shed(decision.reason, min(decision.retry_after_s, again_s))
+        return decision
+    late = scoring.why_unfit(soonest) == "wait-too-long"
+    return Shed(Reason.SATURATED if late else Reason.COLD_REFUSED, again_s)
 
 
-def _decision(picked: tuple[float, Endpoint, Terms], rows: _Scored, scoring: _Scoring, left: str) -> Decision:
+def _wait_ms(row: Scored) -> float:
+    return row[2].queue + row[2].cold
+
+
+def _decision(picked: Scored, rows: list[Scored], scoring: Scoring, left: str) -> Decision:
     total_ms, endpoint, found = picked
     following = min([row for row in rows if row[1] is not endpoint], key=_total, default=None)
     next_name = "" if following is None else following[1].name
     next_ms = 0.0 if following is None else following[0]
     age_ms = 0.0 if endpoint.here else scoring.world.now_ms - endpoint.at_ms
     if not endpoint.home:
-        reason = left or _why_left(scoring, [], None)
+        reason = left or _why_left(scoring, [])
         return Spill(endpoint.name, reason, total_ms, next_name, next_ms, age_ms, reason in _BROKEN)
     warm = scoring.ask.digest in endpoint.models
     reason = left or _why_here(endpoint, found, warm=warm)
@@ -310,17 +295,18 @@ def _decision(picked: tuple[float, Endpoint, Terms], rows: _Scored, scoring: _Sc
 _BROKEN: Final = frozenset({"down-here", "failed-here"})
 
 
-def _why_left(
-    scoring: _Scoring, home: list[Endpoint], best_home: tuple[float, Endpoint, Terms] | None
-) -> str:
-    """Why a request leaves its POP."""
-    if best_home is not None:
-        if best_home[2].cold > 0.0:
+def _why_left(scoring: Scoring, at_home: list[Scored]) -> str:
+    """Why a request leaves its POP, of which `at_home` are the candidates, fit or not."""
+    if at_home:
+        best = min(at_home, key=_total)
+        if scoring.why_unfit(best) == "wait-too-long":
+            return "full-here"
+        if best[2].cold > 0.0:
             return "cold-here"
-        return "full-here" if not any(_below_soft(endpoint) for endpoint in home) else "faster"
-    at_home = {why for _, why in scoring.whys(home_only=True)}
+        return "faster" if any(below_soft(endpoint) for _, endpoint, _ in at_home) else "full-here"
+    excluded = {why for _, why in scoring.whys(home_only=True)}
     for why, reason in _LEFT:
-        if why in at_home:
+        if why in excluded:
             return reason
     return "none-here"
 
@@ -346,26 +332,29 @@ def _why_here(endpoint: Endpoint, found: Terms, *, warm: bool) -> str:
         return "cold"
     if found.cold > 0.0:
         return "loading"
-    if not _below_soft(endpoint):
+    if not below_soft(endpoint):
         return "above-soft-limit"
     return "warm" if endpoint.here else "warm-peer"
 
 
-def _nobody(scoring: _Scoring) -> Decision:
+def _excluded(scoring: Scoring) -> list[tuple[Endpoint, str]]:
+    """Who can't be chosen, of those that the mode allows."""
+    return scoring.whys(home_only=scoring.world.mode is Mode.NEVER)
+
+
+def _nobody(scoring: Scoring) -> Decision:
     """No endpoint can take it now."""
     ask, world = scoring.ask, scoring.world
-    excluded = scoring.whys()
-    if world.mode is Mode.NEVER:
-        excluded = [(endpoint, why) for endpoint, why in excluded if endpoint.home]
+    excluded = _excluded(scoring)
     whys = {why for _, why in excluded}
     full = [endpoint for endpoint, why in excluded if why == "full"]
     if full:
         return _wait_or_shed(ask, world, full)
     if not ask.hops:
         # What was heard may be wrong, or old: never refuse while somebody can still be reached.
-        given_up = [e for e, why in excluded if why in ("out", "draining") and not _is_full(e)]
+        given_up = [e for e, why in excluded if why in ("out", "draining") and not is_full(e)]
         if given_up:
-            rows = scoring.scored(given_up)
+            rows = scoring.rows(given_up)
             return _decision(min(rows, key=_total), rows, scoring, "nobody-better")
     if any(why == "starting" and e.home for e, why in excluded):
         match verdict(ask, world, 0.0, cold=True):
@@ -397,21 +386,13 @@ def _wait_or_shed(ask: Ask, world: Snapshot, full: list[Endpoint]) -> Decision:
             return Shed(reason, again_s)
 
 
-def _is_full(endpoint: Endpoint) -> bool:
-    return endpoint.in_flight + endpoint.live.unseen >= endpoint.hard_limit
-
-
-def _below_soft(endpoint: Endpoint) -> bool:
-    return endpoint.in_flight + endpoint.live.unseen < endpoint.soft_limit
-
-
-def _warm(endpoint: Endpoint, ask: Ask) -> bool:
-    on = endpoint.models.get(ask.digest)
-    return on is not None and on.eta_ms <= 0.0
-
-
 def explain(ask: Ask, world: Snapshot) -> list[Row]:
     """Every endpoint with the terms of its score and why it can't be chosen, best first."""
-    scoring = _Scoring(ask, world)
-    rows = [Row(endpoint, scoring.of(endpoint), why_excluded(endpoint, ask)) for endpoint in world.endpoints]
+    scoring = Scoring(ask, world)
+    weighs = world.mode is Mode.PREDICTED or world.mode is Mode.NEVER
+    rows = []
+    for endpoint in world.endpoints:
+        row = scoring.row(endpoint)
+        excluded = why_excluded(endpoint, ask) or (scoring.why_unfit(row) if weighs else "")
+        rows.append(Row(endpoint, row[2], excluded))
     return sorted(rows, key=lambda row: (bool(row.excluded), row.terms.total))

@@ -24,6 +24,10 @@ REGION_FIXED_MS: Final = 20.0
 #: A node that was silent for a while is taken for so much farther, at least.
 SUSPICION_MS: Final = 50.0
 _GIB: Final = float(1 << 30)
+#: Members looked up once: each look at an enum class costs as much as three comparisons.
+_SUSPECT: Final = Standing.SUSPECT
+_REGION: Final = Tier.REGION
+_FAR: Final = Tier.FAR
 
 
 class Terms(NamedTuple):
@@ -49,7 +53,7 @@ def terms(endpoint: Endpoint, ask: Ask, world: Snapshot, nearest: Tier) -> Terms
         queue_ms(endpoint, ask, world.now_ms, on),
         cold_ms(endpoint, ask, world.now_ms, on, nearest),
         ((on.service_ms if on is not None else 0.0) or ask.service_ms) * ask.exec_factor,
-        price_ms(endpoint, ask, world),
+        price_ms(endpoint, ask, world) if world.ms_per_usd > 0.0 else 0.0,
     )
 
 
@@ -62,7 +66,7 @@ def net_ms(endpoint: Endpoint, ask: Ask) -> float:
         total += rtt_ms * (size_bytes // FIRST_FLIGHT_BYTES).bit_length()
         if size_bytes > OWN_LINK_BYTES:
             total += 2.0 * rtt_ms
-    if endpoint.standing is Standing.SUSPECT:
+    if endpoint.standing is _SUSPECT:
         total += max(SUSPICION_MS, rtt_ms)
     return total
 
@@ -90,14 +94,14 @@ def cold_ms(endpoint: Endpoint, ask: Ask, now_ms: float, on: OnDevice | None, ne
     total = endpoint.loader_wait_ms + LOAD_FIXED_MS + size_bytes / rates.load
     if ask.digest in endpoint.held:
         return total
-    if nearest is Tier.REGION:
+    if nearest is _REGION:
         return total + REGION_FIXED_MS + size_bytes / rates.region
-    return total + FETCH_FIXED_MS + size_bytes / (rates.far if nearest is Tier.FAR else rates.origin)
+    return total + FETCH_FIXED_MS + size_bytes / (rates.far if nearest is _FAR else rates.origin)
 
 
 def price_ms(endpoint: Endpoint, ask: Ask, world: Snapshot) -> float:
     """What the bytes that leave this region cost, as milliseconds."""
-    if world.ms_per_usd <= 0.0 or endpoint.region == world.region:
+    if endpoint.region == world.region:
         return 0.0
     usd = (ask.body_bytes + ask.reply_bytes) / _GIB * world.usd_per_gib
     return world.ms_per_usd * usd

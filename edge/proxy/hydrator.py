@@ -221,7 +221,7 @@ class Hydrator:
         if source.tier in (Tier.FAR, Tier.ORIGIN):
             usd = needs.device_bytes / _GIB * self._config.usd_per_gib
             price_ms = self._config.ms_per_usd * usd
-        return Candidate(digest, needs.device_bytes, wanted, load_ms, price_ms)
+        return Candidate(digest, wanted.device_bytes, wanted, load_ms, price_ms)
 
     def _room(self, name: str, worker: LocalWorker, worth: Mapping[str, Worth], now_ms: float) -> Room:
         book = worker.book

@@ -58,7 +58,7 @@ class Moves:
         entry.loading = None
         self.times.observe(entry.digest, manifest.size_bytes, loaded.load_ms)
         self.to(entry, Stage.RESIDENT)
-        self._endpoint.resident(entry.digest, loaded.load_ms)
+        self._endpoint.resident(entry.digest, loaded.load_ms, loaded.device_bytes)
 
     def to(self, entry: Entry, stage: Stage) -> None:
         """Any other step."""
@@ -91,7 +91,7 @@ class Moves:
             now_ms=clock.now_ms(),
         )
         for ghost in adopted.ghosts:
-            self._endpoint.resident(ghost.digest)
+            self._endpoint.resident(ghost.digest, device_bytes=ghost.device_bytes)
         for phantom in adopted.phantoms:
             log.warning("the worker lacks it", extra={"digest": phantom.digest})
             self.gone(phantom)

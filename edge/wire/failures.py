@@ -103,6 +103,7 @@ def sane_pulse(pulse: Pulse | None) -> Pulse | None:
         and 0.0 <= model.service_ms < MAX_PULSE_MS
         and 0.0 <= model.cost_ms < MAX_PULSE_MS
         and 0.0 <= model.load_ms < MAX_PULSE_MS
+        and model.device_bytes >= 0
     ):
         return None
     return pulse

@@ -83,6 +83,7 @@ POISON = [
     ("an infinite ETA", raw(**on(eta_ms=math.inf)), Why.NUMBER),
     ("a negative service time", raw(**on(service_ms=-1.0)), Why.NUMBER),
     ("a load of a thousand years", raw(**on(load_ms=3e13)), Why.NUMBER),
+    ("less than nothing on a device", raw(**on(device_bytes=-1)), Why.NUMBER),
     ("NaN demand", raw(demand={digest(1): math.nan}), Why.NUMBER),
     ("an infinite round trip", raw(rtts_ms={"iad-a": math.inf}), Why.NUMBER),
     ("a rate of zero", raw(rates={"load": 0.0}), Why.NUMBER),

@@ -133,6 +133,7 @@ GOOD = {"boot": 1, "seq": 2, "worker": 3, "in_flight": 4, "queued_ms": 5.0}
         ("served before it was asked", {"model": OnDevice(service_ms=-1.0)}),
         ("an endless cost", {"model": OnDevice(cost_ms=math.inf)}),
         ("a load of eleven days", {"model": OnDevice(load_ms=1e9)}),
+        ("less than nothing on a device", {"model": OnDevice(device_bytes=-1)}),
     ],
 )
 def test_a_pulse_that_cannot_be_is_none(sentence, change):

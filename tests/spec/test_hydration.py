@@ -166,14 +166,20 @@ def near(me, *others, age_ms=100.0, needs=NEEDS):
     return demand_for(me, news(*others, age_ms=age_ms), NOW_MS, needs)
 
 
-ONE = Wanted(1.0, 170.0, 10.0, NOW_MS - 100.0)
+def wants(per_s, far_ms, near_ms, at_ms):
+    """Of a model that takes 100 bytes."""
+    return Wanted(per_s, far_ms, near_ms, at_ms, 100)
+
+
+LARGE = ModelBeacon(workers={0: OnDevice(0.0, 10.0, device_bytes=900)})
+ONE = wants(1.0, 170.0, 10.0, NOW_MS - 100.0)
 
 DEMANDS = [
     ("its own front door asks for it", near(NRT, IAD), {"m": ONE}),
     ("an ingress without a device whose nearest this is", near(msgspec.structs.replace(NRT, demand={}), IAD, SYD),
-     {"m": Wanted(2.0, 210.0, 110.0, NOW_MS - 100.0)}),
+     {"m": wants(2.0, 210.0, 110.0, NOW_MS - 100.0)}),
     ("several: sums, and means by demand", near(NRT, IAD, SYD, TYO),
-     {"m": Wanted(9.0, (170 + 2 * 210 + 6 * 175) / 9, (10 + 2 * 110 + 6 * 15) / 9, NOW_MS - 100.0)}),
+     {"m": wants(9.0, (170 + 2 * 210 + 6 * 175) / 9, (10 + 2 * 110 + 6 * 15) / 9, NOW_MS - 100.0)}),
     ("nobody has it: a request loads it, not this", near(NRT), {}),
     ("it is here already", near(node("nrt", models={"m": 10.0}, rtts={"iad": 160.0}, demand={"m": 1.0}), IAD), {}),
     ("it is on its way here",
@@ -184,13 +190,16 @@ DEMANDS = [
     ("another node is nearer", near(NRT, IAD, node("syd", device=0, rtts={"nrt": 100.0, "iad": 200.0, "per": 40.0}, demand={"m": 2.0}),
      node("per")), {"m": ONE}),
     ("the nearer one is too small", near(NRT, IAD, node("syd", device=0, rtts={"nrt": 100.0, "iad": 200.0, "per": 40.0}, demand={"m": 2.0}),
-     node("per", device=99)), {"m": Wanted(3.0, (170 + 2 * 210) / 3, (10 + 2 * 110) / 3, NOW_MS - 100.0)}),
+     node("per", device=99)), {"m": wants(3.0, (170 + 2 * 210) / 3, (10 + 2 * 110) / 3, NOW_MS - 100.0)}),
     ("the nearer one drains", near(NRT, IAD, TYO, node("tok", draining=True)),
-     {"m": Wanted(7.0, (170 + 6 * 175) / 7, (10 + 6 * 15) / 7, NOW_MS - 100.0)}),
+     {"m": wants(7.0, (170 + 6 * 175) / 7, (10 + 6 * 15) / 7, NOW_MS - 100.0)}),
     ("this one drains", near(node("nrt", draining=True, rtts={"iad": 160.0}, demand={"m": 1.0}), IAD), {}),
     ("this one has no device", near(node("nrt", device=0, rtts={"iad": 160.0}, demand={"m": 1.0}), IAD), {}),
     ("its worker is down", near(node("nrt", state=State.DOWN, rtts={"iad": 160.0}, demand={"m": 1.0}), IAD), {}),
-    ("it just fits here", near(NRT, IAD, needs={"m": Needs(1000)}), {"m": ONE}),
+    ("it just fits here", near(NRT, IAD, needs={"m": Needs(1000)}), {"m": ONE._replace(device_bytes=1000)}),
+    ("who has it says that it takes more than the catalogue knows", near(NRT, node("iad", models={"m": LARGE})),
+     {"m": ONE._replace(device_bytes=900)}),
+    ("and so much does not fit here", near(node("nrt", rtts={"iad": 160.0}, demand={"m": 1.0}, device=899), node("iad", models={"m": LARGE})), {}),
     ("it does not fit here", near(NRT, IAD, needs={"m": Needs(1001)}), {}),
     ("it may not run here", near(NRT, IAD, needs={"m": Needs(100, frozenset({"us"}))}), {}),
     ("it may run here", near(NRT, IAD, needs={"m": Needs(100, frozenset({"nrt"}))}), {"m": ONE}),
@@ -201,7 +210,7 @@ DEMANDS = [
     ("a far copy that leaves does not", near(NRT, node("iad", models={"m": 10.0}, draining=True)), {}),
     ("the far node has it on disk only", near(NRT, node("iad", models={"m": ModelBeacon(Tier.DISK)})), {}),
     ("the best of two copies is far", near(node("nrt", rtts={"iad": 160.0, "sin": 70.0}, demand={"m": 1.0}), IAD, node("sin", models={"m": 10.0})),
-     {"m": Wanted(1.0, 80.0, 10.0, NOW_MS - 100.0)}),
+     {"m": wants(1.0, 80.0, 10.0, NOW_MS - 100.0)}),
     ("a nearer copy on a slow device is not the best one", near(node("nrt", rtts={"iad": 160.0, "sin": 70.0}, demand={"m": 1.0}), IAD,
      node("sin", models={"m": 150.0})), {"m": ONE}),
     ("a copy beside it is near enough: nothing to gain",

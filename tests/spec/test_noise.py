@@ -42,6 +42,11 @@ NEWS = [
     ("a service time by 1 ms", model(service_ms=21.0), False),
     ("a service time by half", model(service_ms=30.0), True),
     ("a model moved to another worker", model(worker=1), True),
+    (
+        "what a model takes on its device",
+        {"models": {digest(1): ModelBeacon(Tier.DISK, {0: OnDevice(0.0, 20.0, device_bytes=9)})}},
+        True,
+    ),
     ("a model left the disk", model(tier=Tier.ORIGIN), True),
     ("a model is to be evicted", model(evicting=True), True),
     ("a model is gone", {"models": {}}, True),

@@ -83,6 +83,15 @@ BUSY_HOME = but(HOME, live=Live(40, 40, 400.0))
 FULL_HOME = but(HOME, **full())
 FULL_FRA = but(FRA, **full())
 FULL_NRT = but(NRT, **full())
+#: Below their hard limits, and nobody may wait as long as they would take.
+LATE_HOME = but(HOME, live=Live(40, 40, 2_500.0))
+LATE_FRA = but(FRA, live=Live(40, 40, 4_500.0))
+LATE_NRT = but(NRT, live=Live(40, 40, 9_000.0))
+#: Cold, on the disk, quick to load; others are on the device.
+QUICK = {"models": {}, "held": {DIGEST: Tier.DISK}}
+CROWDED_HOME = but(HOME, **QUICK, used_bytes=1 << 30)
+CROWDED_FRA = but(FRA, **QUICK, rtt_ms=8.0, used_bytes=1 << 30)
+LARGE = {DIGEST: OnDevice(service_ms=10.0, device_bytes=300_000_000)}
 
 TABLE: list[tuple[str, Ask, Snapshot, Any]] = [
     ("warm at home", ask(), world(HOME, FRA), Serve("iad-b/0", "warm-peer")),
@@ -142,7 +151,61 @@ TABLE: list[tuple[str, Ask, Snapshot, Any]] = [
     ("all full, less time than the budget", ask(deadline_ms=500.0), world(FULL_HOME), Queue("saturated", 500.0)),
     ("all full and the client will not wait", ask(reject_if_busy=True), world(FULL_HOME), Reason.BUSY),
     ("all full and so is the queue", ask(), world(FULL_HOME, waiting=256), Reason.QUEUE_FULL),
-    ("a queue longer than anybody may wait", ask(), world(but(HOME, live=Live(40, 40, 2_500.0))), Reason.SATURATED),
+    ("a queue longer than anybody may wait", ask(), world(LATE_HOME), Shed(Reason.SATURATED, 3)),
+    ("a queue longer than anybody may wait here: the next best", ask(), world(LATE_HOME, FRA, NRT),
+     Spill("fra-a/0", "full-here")),
+    ("below the soft limit nobody leaves, unless nobody may wait so long", ask(),
+     world(but(HOME, live=Live(20, 20, 2_500.0)), FRA), Spill("fra-a/0", "full-here")),
+    ("no time for the queue here, and none is needed there", ask(deadline_ms=300.0),
+     world(but(HOME, live=Live(20, 20, 301.0)), FRA), Spill("fra-a/0", "full-here")),
+    ("the near ones have no room, the far one does", ask(), world(LATE_HOME, LATE_FRA, NRT), Spill("nrt-a/0", "full-here")),
+    ("of many, however far: one that has room", ask(),
+     world(LATE_HOME, *[but(LATE_FRA, name=f"fra-{n}/0", node=f"fra-{n}", rtt_ms=90.0 + n) for n in range(20)], NRT),
+     Spill("nrt-a/0", "full-here")),
+    ("the home that has room, though the other scores better", ask(),
+     world(but(at("iad-c/0", rtt_ms=0.3), live=Live(20, 20, 2_001.0)), but(HOME, live=Live(40, 40, 1_990.0), models=LOADING)),
+     Serve("iad-b/0", "loading")),
+    ("nobody has room: refused until the soonest has", ask(), world(LATE_HOME, LATE_FRA, LATE_NRT),
+     Shed(Reason.SATURATED, 3)),
+    ("nobody has room, wherever the soonest is", ask(), world(but(HOME, live=Live(40, 40, 20_000.0)), LATE_FRA, LATE_NRT),
+     Shed(Reason.SATURATED, 5)),
+    ("one has no room and the other is full: wait for a slot, as if both were full", ask(), world(LATE_HOME, FULL_FRA),
+     Queue("saturated", 2_000.0)),
+    ("the same with a full queue: refused", ask(), world(LATE_HOME, FULL_FRA, waiting=256), Shed(Reason.QUEUE_FULL, 3)),
+    ("refused until the soonest has room, not until a slot is free", ask(), world(LATE_HOME, but(FRA, live=Live(128, 128, 1e6))),
+     Shed(Reason.SATURATED, 3)),
+    ("forwarded to a queue longer than anybody may wait: refused, the ingress knows others", ask(hops=1, worker="iad-a/0"),
+     world(at("iad-a/0", live=Live(40, 40, 2_500.0)), at("iad-a/1", **full())), Shed(Reason.SATURATED, 3)),
+    ("never leaves the POP, and has no room", ask(), world(LATE_HOME, FRA, mode=Mode.NEVER), Shed(Reason.SATURATED, 3)),
+    ("preferred region has no room: anywhere", ask(prefer=("ap",)), world(HOME, LATE_NRT), Serve("iad-b/0", "warm-peer")),
+    ("confined to where there is no room: refused", ask(confine=frozenset({"eu"})), world(HOME, LATE_FRA),
+     Shed(Reason.SATURATED, 5)),
+    ("a load here takes longer than the deadline, a warm one is far", ask(deadline_ms=400.0, cold=Cold.WAIT),
+     world(COLD_HOME, FRA), Spill("fra-a/0", "cold-here")),
+    ("a load that is quick, into free memory", ask(), world(but(HOME, **QUICK), but(FRA, rtt_ms=400.0)),
+     Hydrate("iad-b/0", "cold")),
+    ("a load that is quick, and others would have to leave: served far", ask(),
+     world(CROWDED_HOME, but(FRA, rtt_ms=400.0)), Spill("fra-a/0", "cold-here")),
+    ("it seems to fit by its files; who has it says what it takes", ask(weights_bytes=1_000),
+     world(but(CROWDED_HOME, used_bytes=(1 << 30) - 200_000_000), but(FRA, rtt_ms=400.0, models=LARGE)),
+     Spill("fra-a/0", "cold-here")),
+    ("it does fit", ask(weights_bytes=1_000),
+     world(but(CROWDED_HOME, used_bytes=(1 << 30) - 400_000_000), but(FRA, rtt_ms=400.0, models=LARGE)),
+     Hydrate("iad-b/0", "cold")),
+    ("others must leave and nobody has it: somebody waits", ask(), world(CROWDED_HOME, CROWDED_FRA), Hydrate("iad-b/0", "cold")),
+    ("others must leave, and who has it is full", ask(), world(CROWDED_HOME, FULL_FRA), Hydrate("iad-b/0", "cold")),
+    ("others must leave, and who has it has no room", ask(), world(CROWDED_HOME, LATE_FRA), Hydrate("iad-b/0", "cold")),
+    ("others must leave, and who has it may not be chosen", ask(force=frozenset({"us"})), world(CROWDED_HOME, FRA),
+     Hydrate("iad-b/0", "cold")),
+    ("others must leave, and the client said that it waits", ask(cold=Cold.WAIT), world(CROWDED_HOME, FRA),
+     Hydrate("iad-b/0", "cold")),
+    ("others must leave, and the ingress said so", ask(hops=1), world(but(CROWDED_HOME, here=True), FRA),
+     Hydrate("iad-b/0", "cold")),
+    ("others must leave, and the only one who has it is outside", ask(), world(CROWDED_HOME, FRA, mode=Mode.NEVER),
+     Hydrate("iad-b/0", "cold")),
+    ("others must leave next door: the one who has it", ask(), world(CROWDED_FRA, NRT), Spill("nrt-a/0", "none-here")),
+    ("on its way here: nobody must leave any more", ask(), world(but(CROWDED_HOME, models=LOADING), FRA),
+     Serve("iad-b/0", "loading")),
     ("starting at home and nobody else: wait within the cold budget", ask(),
      world(but(HOME, state=State.STARTING)), Queue("starting", 30_000.0)),
     ("cold, and bringing it takes longer than the deadline", ask(deadline_ms=1_000.0), world(COLD_HOME),
@@ -259,6 +322,19 @@ def test_an_explanation_names_every_endpoint_and_why_it_was_not_a_candidate() ->
     assert rows[0].terms.total == pytest.approx(sum(rows[0].terms))
 
 
+def test_an_explanation_says_who_can_not_be_waited_for() -> None:
+    slow = but(COLD_NRT, loader_wait_ms=40_000.0)
+    rows = explain(ask(), world(CROWDED_HOME, LATE_FRA, slow, but(NRT, name="nrt-b/0", rtt_ms=170.0)))
+    assert [(row.endpoint.name, row.excluded) for row in rows] == [
+        ("nrt-b/0", ""),
+        ("iad-b/0", "drives-out"),
+        ("fra-a/0", "wait-too-long"),
+        ("nrt-a/0", "load-too-long"),
+    ]
+    blind = explain(ask(), world(CROWDED_HOME, LATE_FRA, mode=Mode.NEAREST))
+    assert {row.excluded for row in blind} == {""}, "the mode does not ask"
+
+
 ENDPOINTS = st.builds(
     at,
     st.sampled_from(
@@ -274,6 +350,8 @@ ENDPOINTS = st.builds(
     arrivals_per_s=st.floats(0.0, 1_000.0),
     at_ms=st.floats(NOW - 30_000.0, NOW),
     models=st.sampled_from(({}, WARM, LOADING)),
+    held=st.sampled_from(({}, {DIGEST: Tier.DISK})),
+    used_bytes=st.sampled_from((0, 1 << 30)),
     rates=st.just(Rates()),
     live=st.builds(Live, st.integers(0, 200), st.integers(0, 200), st.floats(0.0, 5_000.0)),
 )
@@ -331,3 +409,30 @@ def test_what_is_left_out_for_speed_would_not_have_been_chosen(
     if candidates and decision.reason != "nobody-better":
         best_ms = min(row.terms.total for row in candidates)
         assert decision.score_ms <= best_ms + max(5.0, 0.05 * best_ms) + 1e-6
+
+
+@given(ASKS, WORLDS, st.floats(0.0, 0.999))
+def test_nobody_is_refused_while_somebody_who_may_be_chosen_has_room(
+    ask_: Ask, world_: Snapshot, draw: float
+) -> None:
+    if world_.mode is not Mode.PREDICTED:
+        return
+    candidates = {row.endpoint.name for row in explain(ask_, world_) if not row.excluded}
+    decision = decide(ask_, world_, draw)
+    if isinstance(decision, Queue | Shed):
+        assert not candidates or (ask_.hops and ask_.worker)
+    elif decision.reason != "nobody-better":
+        assert decision.target in candidates or ask_.prefer
+
+
+@given(ASKS, WORLDS, st.floats(0.0, 0.999))
+def test_nobody_is_driven_out_while_a_warm_copy_would_do(ask_: Ask, world_: Snapshot, draw: float) -> None:
+    decision = decide(ask_, world_, draw)
+    if ask_.prefer or ask_.hops or ask_.cold is Cold.WAIT or world_.mode is not Mode.PREDICTED:
+        return
+    rows = {row.endpoint.name: row for row in explain(ask_, world_)}
+    chosen = rows[decision.target] if isinstance(decision, Serve | Hydrate | Spill) else None
+    if chosen is None or chosen.endpoint.models or not chosen.endpoint.used_bytes:
+        return
+    warm = [row for row in rows.values() if not row.excluded and row.endpoint.models == WARM]
+    assert not warm

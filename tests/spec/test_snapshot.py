@@ -63,6 +63,21 @@ def test_a_snapshot_is_shared_until_something_changes_and_never_changed_in_place
     assert "d1" not in first.endpoints[0].models
 
 
+def test_how_full_a_device_is_and_what_a_model_takes_there_is_told(fleet):
+    worker = a_worker(fleet)
+    worker.used_bytes = 70
+    worker.resident("d1", 10.0, 60)
+    worker.learn("d1", 8.0, 1)
+    worker.learn("d1", 8.0, 1)
+    worker.resident("d1")
+    told = fleet.beacon(2, boot=1, version="", announced=False)
+    assert told.models["d1"].workers[0] == OnDevice(0.0, 8.0, 8.0, 10.0, 60)
+    heard(fleet, a_beacon(workers=told.workers, models=told.models))
+    for name in ("iad-a/0", "fra-a/0"):
+        end = named(fleet, name)
+        assert (end.used_bytes, end.models["d1"].device_bytes) == (70, 60), name
+
+
 def test_models_of_a_beacon_are_found_at_their_workers_and_on_the_disk_of_the_node(fleet):
     models = {
         "d1": ModelBeacon(Tier.DISK, {0: WARM}),
