@@ -12,6 +12,7 @@ from edge.policy.facts import Beacon, ModelBeacon, OnDevice, Rates, State, Tier,
 from edge.policy.hydration import INTENT_MS, Needs
 from edge.proxy.device import Stage
 from edge.proxy.hydrator import MAX_RECENT, Hydrator, Source, World
+from edge.weights.manifest import Manifest
 from tests.support import tiny
 from tests.support.local import Children, Local, local, tasks
 from tests.support.wait import wait_until
@@ -40,6 +41,7 @@ class Planet:
     def __init__(self, node: Local, **routing) -> None:
         self.node = node
         self.needs: dict[str, Needs] = {}
+        self.manifests: dict[str, Manifest] = {}
         self.demand: dict[str, float] = {}
         self.evicted_from_far: set[str] = set()
         self.age_ms = 0.0
@@ -61,11 +63,14 @@ class Planet:
         manifest = msgspec.structs.replace(make(self.node.blobs, **options), device_bytes=needs_mib * MIB)
         digest = self.node.publish(manifest)
         self.needs[digest] = Needs(manifest.device_bytes)
-        self.manifests = {**getattr(self, "manifests", {}), digest: manifest}
+        self.manifests[digest] = manifest
         return digest
 
     async def load(self, digest: str) -> None:
         await self.node.load(self.manifests[digest])
+
+    def device_bytes(self, digest: str) -> int:
+        return self.manifests[digest].device_bytes if digest in self.manifests else 0
 
     def world(self) -> World:
         worker = WorkerBeacon(
@@ -82,7 +87,10 @@ class Planet:
             demand=self.demand, rtts_ms={"far": FAR_MS},
         )  # fmt: skip
         there = {
-            digest: ModelBeacon(Tier.DISK, {0: known})
+            digest: ModelBeacon(
+                Tier.DISK,
+                {0: msgspec.structs.replace(known, device_bytes=self.device_bytes(digest))},
+            )
             for digest in self.needs
             if digest not in self.evicted_from_far
         }
@@ -145,6 +153,15 @@ async def test_it_stays_far(node, planet, sentence, change, verdicts):
     assert planet.verdicts == verdicts, "and each is noted once"
     assert dict(planet.hydrator.left) == dict.fromkeys(verdicts, 1)
     assert (planet.hydrator.started, node.worker.book.entries()) == (0, [])
+
+
+async def test_what_takes_more_than_the_catalogue_knows_is_not_begun_in_vain(node, planet):
+    kept, digest = planet.publish(tiny.identity, 70), planet.publish(tiny.picker, 40)
+    await planet.load(kept)
+    planet.needs[digest] = Needs(1 * MIB)
+    planet.demand = {kept: 10.0, digest: 1.0}
+    planet.look()
+    assert (planet.hydrator.started, planet.verdicts) == (0, ["dearer-here"])
 
 
 async def test_one_background_load_at_a_time(node, planet):
