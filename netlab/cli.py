@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from netlab import mapverbs
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "-t", "--topology", "--planet", help="A planet's file, or the name of one that ships: two-workers."
+    "-t", "--topology", "--planet", help="A planet's file, or a name of `poplab topologies`."
 )
 @click.option("--models", type=click.Path(path_type=Path), help="The published models.")
 @click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
@@ -68,6 +69,10 @@ def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
             command = f"sudo {sys.argv[0]}" if "SUDO_UID" in os.environ else sys.argv[0]
             away = lab.topology.cities[-1].name
             say("\n" + view.next_text(str(lab.topology.vip4), away, command))
+
+
+main.add_command(mapverbs.topologies)
+main.add_command(mapverbs.map_verb)
 
 
 @main.command()

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from netlab import birdctl, fib, names, netns, plan, planetfile, state, supervise, wanhandle
+from netlab import birdctl, fib, names, netns, paths, plan, planetfile, state, supervise, wanhandle
 from netlab.birdctl import BirdError
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import CityHandle, HostHandle, NodeHandle, PopHandle
@@ -24,8 +24,6 @@ from netlab.state import State
 from netlab.store import OriginHandle
 from netlab.topology import Address, Topology, unknown
 from netlab.wanhandle import WanHandle
-
-MAX_HOPS = 4
 
 
 class NotRunningError(Exception):
@@ -123,7 +121,7 @@ class Lab:
     def trace(self, pop: str, to: Address) -> str:
         """The node or city that a packet for `to` reaches from a POP's router; empty where it is lost."""
         place = self.topology.pop(pop)
-        for _ in range(MAX_HOPS):
+        for _ in self.topology.pops:
             hop = self.next_hop(names.router(place.name), to)
             if hop is None or hop.via is None:
                 return ""
@@ -161,7 +159,7 @@ class Lab:
     # -- waiting ---------------------------------------------------------------------------
 
     def wait_until_converged(self, within_s: float) -> None:
-        """Until every POP reaches every other, and every city's VIP route leads to its nearest POP."""
+        """Until every POP reaches every other, and every city's VIP route leads where BGP chooses."""
 
         def missing() -> list[str]:
             return self._unreached() or ([] if self.state.bare else self._misrouted())
@@ -213,11 +211,11 @@ class Lab:
 
     def _misrouted(self) -> list[str]:
         wrong = []
-        for city in self.topology.cities:
-            wanted = self.topology.nearest(city.name).name
-            for family, node in self.served_by(city.name).items():
+        for city, way in paths.catchments(self.topology).items():
+            wanted = way[-1]
+            for family, node in self.served_by(city).items():
                 if not node or self.topology.node(node).pop != wanted:
-                    wrong.append(f"{city.name} is led to {node or 'nobody'} instead of {wanted} ({family})")
+                    wrong.append(f"{city} is led to {node or 'nobody'} instead of {wanted} ({family})")
         return wrong
 
     # -- changing --------------------------------------------------------------------------
@@ -257,7 +255,13 @@ class Lab:
             "pops": [self._pop_status(pop.name) for pop in self.topology.pops],
             "regions": [self.region(region.name).status() for region in self.topology.regions],
             "cities": [
-                {"city": c.name, "router": c.pop, "rtt_ms": c.rtt_ms, "served_by": self._led(c.name)}
+                {
+                    "city": c.name,
+                    "router": c.pop,
+                    "rtt_ms": c.rtt_ms,
+                    "served_by": self._led(c.name),
+                    "nearest": self.topology.nearest(c.name).name,
+                }
                 for c in self.topology.cities
             ],
             "processes": [

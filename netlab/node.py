@@ -64,6 +64,7 @@ class NodeFiles(msgspec.Struct, frozen=True):
 def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str, Any]:
     """node.yaml's settings, as plain values."""
     pop = topology.pop(node.pop)
+    redis = topology.region(pop.region).redis
     settings: dict[str, Any] = {
         "node": node.name,
         "pop": node.pop,
@@ -86,12 +87,7 @@ def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str,
             "store": str(files.store),
             "origin": f"http://{topology.origin4}:{topology.origin.port}/",
             "blobs": f"{node.v4}:{BLOBS_PORT}",
-            "index": {
-                "url": f"redis://{topology.node(topology.region(pop.region).redis).v4}:{REDIS_PORT}",
-                "user": node.name,
-                "password_file": str(files.redis_password),
-            },
-            **_said({"disk_bytes": node.disk_bytes}),
+            **_said({"index": _index(topology, redis, node, files), "disk_bytes": node.disk_bytes}),
         },
         "workers": [_worker(node) for _ in range(node.workers)],
         "provider": node.provider,
@@ -108,6 +104,17 @@ def node_settings(topology: Topology, node: Node, files: NodeFiles) -> dict[str,
             "renew_ms": topology.lease.renew_ms,
         }
     return settings
+
+
+def _index(topology: Topology, redis: str | None, node: Node, files: NodeFiles) -> dict[str, str] | None:
+    """Where the region's index is; a region without Redis has none, and its nodes ask the origin."""
+    if redis is None:
+        return None
+    return {
+        "url": f"redis://{topology.node(redis).v4}:{REDIS_PORT}",
+        "user": node.name,
+        "password_file": str(files.redis_password),
+    }
 
 
 def _worker(node: Node) -> dict[str, Any]:

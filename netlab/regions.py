@@ -64,7 +64,7 @@ def prepare(topology: Topology, region: Region, homes: Iterable[NodeFiles]) -> N
         write_secret(files.redis_password, passwords[files.home.name])
     conf = home / "redis.conf"
     conf.write_text(
-        redisconf.redis_conf(region.name, topology.node(region.redis).v4, REDIS_PORT, home, passwords)
+        redisconf.redis_conf(region.name, topology.node(_node(region)).v4, REDIS_PORT, home, passwords)
     )
     os.chown(conf, 0, REDIS_UID)
     conf.chmod(0o640)
@@ -74,7 +74,14 @@ def start(region: Region, env: dict[str, str]) -> Process:
     """Start the region's Redis in the namespace of its node, from the redis.conf that `prepare` wrote."""
     name = process_name(region.name)
     command = ["redis-server", str(state.redis_home(region.name) / "redis.conf")]
-    return supervise.start(name, names.node(region.redis), command, state.log_of(name), env, uid=REDIS_UID)
+    return supervise.start(name, names.node(_node(region)), command, state.log_of(name), env, uid=REDIS_UID)
+
+
+def _node(region: Region) -> str:
+    """The node where a region's Redis runs. Raises KeyError in a region without one."""
+    if region.redis is None:
+        raise KeyError(f"region {region.name} has no Redis: its planet says so")
+    return region.redis
 
 
 def _admin_password(region: str) -> Path:
@@ -87,7 +94,7 @@ class RedisHandle:
     def __init__(self, topology: Topology, region: Region, process: Process) -> None:
         self.region = region
         self.process = process
-        self.address = str(topology.node(region.redis).v4)
+        self.address = str(topology.node(_node(region)).v4)
         self.port = REDIS_PORT
 
     @property
@@ -140,7 +147,7 @@ class RedisHandle:
 
     def cli_as(self, user: str, password: str, *words: str, timeout_s: float = 5.0) -> resp.Value:
         """One command as somebody else. Raises as `cli`."""
-        wire = netns.inside(names.node(self.region.redis), _socket)
+        wire = netns.inside(names.node(_node(self.region)), _socket)
         with wire:
             wire.settimeout(timeout_s)
             wire.connect((self.address, self.port))
@@ -199,9 +206,9 @@ class RegionHandle:
     def redis(self) -> RedisHandle:
         """The region's Redis. Raises KeyError in a lab without one."""
         if self._process is None:
-            raise KeyError("this lab is bare: it has no Redis")
+            raise KeyError(f"{self.name} has no Redis: its planet says so, or the lab is bare")
         return RedisHandle(self.topology, self.region, self._process)
 
     def status(self) -> dict[str, Any]:
-        """What `poplab status` says about it; `redis` is None in a bare lab."""
+        """What `poplab status` says about it; `redis` is None where there is none."""
         return {"region": self.name, "redis": self.redis.status() if self._process else None}

@@ -6,14 +6,18 @@ and the next step. It refuses to know which sections there are and what they mea
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from netlab import yamlfile
+from netlab.topology import unknown
 
 T = TypeVar("T")
 
+#: A name becomes part of an interface's name (15 bytes in all) and of a namespace's.
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,11}")
 _AT: Final = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`")
 _MISSING: Final = re.compile(r"Object missing required field `(.*?)`")
@@ -41,6 +45,22 @@ class Sections:
             return msgspec.convert(value, kind, strict=True)
         except msgspec.ValidationError as error:
             raise self._explained(str(error), kind, path) from error
+
+    def check_name(self, name: str, path: yamlfile.Path) -> None:
+        """Raises TopologyError for what can't be a name in the kernel."""
+        if not NAME.fullmatch(name):
+            raise self.fail(path, f"{name!r} is no name: write a-z, 0-9 and -, at most 12, a letter first")
+
+    def check_known(self, name: str, names: Sequence[str], kind: str, path: yamlfile.Path) -> None:
+        """Raises TopologyError for a name that is not there."""
+        if name not in names:
+            raise self.fail(path, unknown(name, names, kind))
+
+    def number(self, value: float, low: float, high: float, path: yamlfile.Path) -> float:
+        """The value, within its bounds. Raises TopologyError."""
+        if not low <= value <= high:
+            raise self.fail(path, f"{value:g} is out of range: write a number from {low:g} to {high:g}")
+        return value
 
     def _explained(self, message: str, kind: type, path: yamlfile.Path) -> TopologyError:
         at = _AT.search(message)

@@ -56,6 +56,7 @@ def up(wish: Wish, say: Say) -> tuple[Lab, bool]:
     with state.locked():
         found = state.read()
         if found is not None and found.phase == "up" and (lab := Lab(found)).any_alive():
+            _refuse_another(lab, topology, wish)
             return lab, False
         _require_models(wish)
         if found is not None or sweep.leftovers():
@@ -71,6 +72,17 @@ def up(wish: Wish, say: Say) -> tuple[Lab, bool]:
             raise
         finally:
             os.umask(umask)
+
+
+def _refuse_another(lab: Lab, topology: Topology, wish: Wish) -> None:
+    """Only one lab can be up: what runs must be what is asked for."""
+    there = f"the planet {lab.topology.name!r} ({lab.state.topology_file})"
+    if lab.topology != topology:
+        same = lab.state.topology_file == str(wish.planet)
+        wanted = "its file has changed since" if same else f"you ask for {topology.name!r} ({wish.planet})"
+        raise RefusedError(f"{there} runs, and {wanted}; `poplab down` first, then this again")
+    if lab.state.bare and not wish.bare:
+        raise RefusedError(f"{there} runs without nodes (--bare); `poplab down` first, then this again")
 
 
 def _require(wish: Wish) -> None:
@@ -127,7 +139,7 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     if not wish.bare:
         origin = [store.start(topology, wish.models, env)]
         _prepare_nodes(topology)
-        indexes = [regions.start(region, env) for region in topology.regions]
+        indexes = [regions.start(region, env) for region in topology.indexed]
         nodes = _start_nodes(topology, wish.program, env)
     current = msgspec.structs.replace(current, processes=(fabric, *daemons, *origin, *indexes, *nodes))
     state.write(current)
@@ -136,7 +148,7 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     at("WAN and routers started")
     for process in origin:
         supervise.wait_until_ready(process, None, wish.ready_within_s)
-    for region in topology.regions if indexes else ():
+    for region in topology.indexed if indexes else ():
         lab.region(region.name).redis.wait_until_answers(wish.ready_within_s)
     for process in nodes:
         supervise.wait_until_ready(process, _ready_file(process.name), wish.ready_within_s)
@@ -168,7 +180,7 @@ def fabric_config(topology: Topology) -> dict[str, Any]:
             "ports": list(ports.values()),
             "macs": {ports[pop.name]: names.wan_mac(pop.index) for pop in topology.pops},
             "one_way_ms": {
-                port: {other: topology.rtt_ms(name, far) / 2 for far, other in ports.items() if far != name}
+                port: {other: topology.one_way_ms(name, far) for far, other in ports.items() if far != name}
                 for name, port in ports.items()
             },
         },
@@ -216,7 +228,7 @@ def _prepare_nodes(topology: Topology) -> None:
         ca.issue(authority, node.name, [str(node.v4), str(node.v6)], files.home)
         regions.write_secret(files.token, secrets.token_urlsafe(24))
         files.config.write_text(node_yaml(topology, node, files))
-    for region in topology.regions:
+    for region in topology.indexed:
         regions.prepare(topology, region, [homes[node.name] for node in topology.nodes_of(region.name)])
 
 

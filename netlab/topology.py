@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from netlab.earth import Place
+
 WAN4: Final = IPv4Network("100.64.0.0/24")
 WAN6: Final = IPv6Network("fd5e:ed9e:64::/64")
 
@@ -29,6 +31,27 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     pop: str
     port: int = 8080
+
+
+class Bfd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a session watches its other end: it is gone after `multiplier` intervals without a word."""
+
+    interval_ms: int = 100
+    multiplier: int = 3
+
+
+class Bgp(msgspec.Struct, frozen=True, kw_only=True):
+    """How routers choose among POPs, who speaks with whom, and who is slow to be chosen."""
+
+    #: "rtt": the nearest POP, by an oracle; "as-path": the fewest networks in between, as outside a lab.
+    prefer: str = "rtt"
+    #: Pairs of POPs whose routers speak, sorted; None is all of them. With links, routers carry transit.
+    links: tuple[tuple[str, str], ...] | None = None
+    #: How often a POP puts its AS number once more before the anycast address.
+    prepend: dict[str, int] = {}
+    #: BFD between a router and its POP's nodes, and between routers; None is none.
+    bfd_pop: Bfd | None = None
+    bfd_wan: Bfd | None = None
 
 
 class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,12 +111,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pop(msgspec.Struct, frozen=True, kw_only=True):
-    """The nodes of one site and its router; `index` is its place in the file, from 1."""
+    """The nodes of one site and its router; `index` is its place in the file, from 1.
+
+    Without nodes it is a router alone: somebody's network that carries packets of others.
+    """
 
     name: str
     index: int
     region: str
     nodes: tuple[Node, ...]
+    at: Place | None = None
 
     @property
     def lan4(self) -> IPv4Network:
@@ -127,10 +154,10 @@ class Pop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Region(msgspec.Struct, frozen=True):
-    """The POPs that share one weight index; `redis` is the node in whose namespace it runs."""
+    """The POPs that share one weight index; `redis` is the node in whose namespace it runs, None is none."""
 
     name: str
-    redis: str
+    redis: str | None
 
 
 class City(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,9 +208,10 @@ class HostLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole planet. RTTs are kept once per pair, under the sorted names."""
+    """A whole planet. Delays are kept per direction, under (from, to)."""
 
     name: str
+    about: str
     vip4: IPv4Address
     vip6: IPv6Address
     lease: Lease
@@ -195,7 +223,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     routing: Routing
     queue: Queue
     drain: Drain
-    rtts_ms: dict[tuple[str, str], float]
+    bgp: Bgp
+    delays_ms: dict[tuple[str, str], float]
 
     def pop(self, name: str) -> Pop:
         """The POP of that name. Raises KeyError with the names that exist."""
@@ -204,6 +233,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     def region(self, name: str) -> Region:
         """The region of that name. Raises KeyError with the names that exist."""
         return _named(name, self.regions, "region")
+
+    @property
+    def indexed(self) -> tuple[Region, ...]:
+        """The regions that have a Redis."""
+        return tuple(region for region in self.regions if region.redis is not None)
 
     def nodes_of(self, region: str) -> tuple[Node, ...]:
         """Every node of every POP of a region, in the file's order."""
@@ -224,10 +258,28 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def rtt_ms(self, one: str, other: str) -> float:
         """RTT between two POPs; 0 from a POP to itself."""
-        return 0.0 if one == other else self.rtts_ms[pair_of(one, other)]
+        return self.one_way_ms(one, other) + self.one_way_ms(other, one)
+
+    def one_way_ms(self, origin: str, to: str) -> float:
+        """Delay of a packet from a POP to another; 0 from a POP to itself."""
+        return 0.0 if origin == to else self.delays_ms[origin, to]
+
+    @property
+    def transit(self) -> bool:
+        """Whether routers tell others what they learned: where not everybody speaks with everybody."""
+        return self.bgp.links is not None
+
+    def neighbours(self, pop: str) -> tuple[Pop, ...]:
+        """The POPs whose routers speak BGP with that POP's."""
+        links = self.bgp.links
+        return tuple(
+            other
+            for other in self.pops
+            if other.name != pop and (links is None or pair_of(pop, other.name) in links)
+        )
 
     def nearest(self, city: str) -> Pop:
-        """The POP that should serve a city: of those that announce, the nearest to its router."""
+        """Of the POPs that announce, the nearest to a city's router; BGP may lead to another (paths.py)."""
         router = self.city(city).pop
         announcing = [pop for pop in self.pops if any(node.ingress for node in pop.nodes)]
         return min(announcing, key=lambda pop: self.rtt_ms(router, pop.name))
@@ -243,7 +295,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pair_of(one: str, other: str) -> tuple[str, str]:
-    """The key under which an RTT is kept."""
+    """A pair of POPs without a direction."""
     return (one, other) if one < other else (other, one)
 
 

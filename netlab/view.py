@@ -6,22 +6,22 @@ from typing import Any
 
 def status_text(status: dict[str, Any]) -> str:
     """The table a person reads."""
-    host, wan = status["host"], status["wan"]
+    host, wan, doors = status["host"], status["wan"], _doors(status)
     lines = [
         f"planet    {status['planet']}",
         f"anycast   {'  '.join(status['anycast'])}",
         f"wan       {wan['engine']}, {wan['late_frames']} late frames",
-        f"host      in {host['city']}, served by {_led(host['served_by'])}",
+        f"host      in {host['city']}, served by {_led(host['served_by'], doors)}",
         "",
     ]
     head = ("POP", "REGION", "BGP", "NODE", "ADDRESS", "STATE", "ROLE")
-    lines += _table([head, *(_node_row(pop, node) for pop in status["pops"] for node in pop["nodes"])])
+    lines += table([head, *(row for pop in status["pops"] for row in _pop_rows(pop))])
     lines.append("")
-    lines += _table(
-        [("REGION", "REDIS ON", "ADDRESS", "STATE"), *(_region_row(r) for r in status["regions"])]
+    lines += table([("REGION", "REDIS ON", "ADDRESS", "STATE"), *(_region_row(r) for r in status["regions"])])
+    lines.append("")
+    lines += table(
+        [("CITY", "ROUTER", "RTT", "SERVED BY"), *(_city_row(city, doors) for city in status["cities"])]
     )
-    lines.append("")
-    lines += _table([("CITY", "ROUTER", "RTT", "SERVED BY"), *(_city_row(city) for city in status["cities"])])
     dead = [process["name"] for process in status["processes"] if process["state"] != "up"]
     alive = len(status["processes"]) - len(dead)
     lines += ["", f"processes {alive} up" + (f", down: {', '.join(dead)}" if dead else "")]
@@ -36,9 +36,10 @@ def next_text(vip: str, away: str, command: str) -> str:
   {command} move {away} && curl -s http://{vip}/pop"""
 
 
-def _node_row(pop: dict[str, Any], node: dict[str, Any]) -> tuple[str, ...]:
+def _pop_rows(pop: dict[str, Any]) -> Sequence[tuple[str, ...]]:
     place = (pop["pop"], pop["region"], f"{pop['bgp']['up']}/{pop['bgp']['of']}")
-    return *place, node["node"], node["address"], node["state"], _role(node)
+    nodes = [(*place, node["node"], node["address"], node["state"], _role(node)) for node in pop["nodes"]]
+    return nodes or [(*place, "-", "-", "-", "router alone")]
 
 
 def _region_row(region: dict[str, Any]) -> tuple[str, ...]:
@@ -48,8 +49,18 @@ def _region_row(region: dict[str, Any]) -> tuple[str, ...]:
     return region["region"], redis["node"], redis["address"], f"{redis['state']}, pid {redis['pid']}"
 
 
-def _city_row(city: dict[str, Any]) -> tuple[str, ...]:
-    return city["city"], city["router"], f"{city['rtt_ms']:g} ms", _led(city["served_by"])
+def _city_row(city: dict[str, Any], doors: dict[str, list[str]]) -> tuple[str, ...]:
+    served = city["served_by"]
+    pops = {end["pop"] for end in served.values()}
+    far = f", not the nearest, {city['nearest']}" if pops != {city["nearest"]} and "" not in pops else ""
+    return city["city"], city["router"], f"{city['rtt_ms']:g} ms", _led(served, doors) + far
+
+
+def _doors(status: dict[str, Any]) -> dict[str, list[str]]:
+    """POP -> its nodes that announce; of several, the router's hash chooses for each flow."""
+    return {
+        pop["pop"]: [node["node"] for node in pop["nodes"] if node["announced"]] for pop in status["pops"]
+    }
 
 
 def _role(node: dict[str, Any]) -> str:
@@ -61,14 +72,16 @@ def _role(node: dict[str, Any]) -> str:
     return ", ".join(parts) or "-"
 
 
-def _led(served: dict[str, dict[str, str]]) -> str:
+def _led(served: dict[str, dict[str, str]], doors: dict[str, list[str]]) -> str:
     four, six = served["v4"], served["v6"]
-    if four == six:
-        return f"{four['pop']} ({four['node']})" if four["pop"] else "nobody"
+    if four["pop"] == six["pop"]:
+        nodes = {end["node"] for end in (four, six)} | set(doors.get(four["pop"], ()))
+        return f"{four['pop']} ({', '.join(sorted(nodes))})" if four["pop"] else "nobody"
     return f"{four['pop'] or 'nobody'} over IPv4, {six['pop'] or 'nobody'} over IPv6"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their widest cell, no lines between."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     return ["  ".join(row).rstrip() for row in padded]

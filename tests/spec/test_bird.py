@@ -2,11 +2,12 @@
 
 import re
 
+import msgspec
 import pytest
 
 from netlab import bird, planetfile
 from netlab.planetfile import PLANET
-from netlab.topology import Topology
+from netlab.topology import Bfd, Topology
 
 SESSION = re.compile(r"protocol bgp (\w+) \{(.*?)\n\}", re.DOTALL)
 
@@ -72,7 +73,7 @@ def test_routers_tell_others_only_what_is_their_own(fra: str) -> None:
         assert [line.strip() for line in rules[1].strip().splitlines()] == [
             "if source = RTS_DEVICE then accept;",
             f"if source = RTS_INHERIT && net = {link} then accept;",
-            f"if source = RTS_BGP && net = {vip} && bgp_path.len = 1 then accept;",
+            f"if source = RTS_BGP && net = {vip} && bgp_path.len = 1 then {{ accept; }}",
             "reject;",
         ]
 
@@ -112,6 +113,62 @@ def test_waits_after_an_error_are_short_at_both_ends(fra: str, node: str) -> Non
     for body in (*sessions(fra).values(), *sessions(node).values()):
         assert "error wait time 1, 5; error forget time 10;" in body
         assert "connect delay time 1; connect retry time 1;" in body
+
+
+def test_both_ends_watch_each_other_inside_the_pop_alone(fra: str, node: str) -> None:
+    watched = 'protocol bfd watch {{\n  interface "{}" {{ interval 100 ms; multiplier 3; }};\n}}'
+    assert watched.format("lan") in fra
+    assert watched.format("eth0") in node
+    assert {name for name, body in sessions(fra).items() if "bfd on;" in body} == {
+        "node4_fra_a",
+        "node6_fra_a",
+    }
+    assert {name for name, body in sessions(node).items() if "bfd on;" in body} == {"router4", "router6"}
+
+
+def changed(planet: Topology, **bgp: object) -> Topology:
+    return msgspec.structs.replace(planet, bgp=msgspec.structs.replace(planet.bgp, **bgp))
+
+
+def test_bfd_can_be_off_or_on_the_wan_too(planet: Topology) -> None:
+    fra = planet.pop("fra")
+    assert "bfd" not in bird.router_conf(changed(planet, bfd_pop=None), fra)
+    assert "bfd" not in bird.node_conf(changed(planet, bfd_pop=None), planet.node("fra-a"))
+    everywhere = bird.router_conf(changed(planet, bfd_wan=Bfd(300, 5)), fra)
+    assert 'interface "wan" { interval 300 ms; multiplier 5; };' in everywhere
+    assert all("bfd on;" in body for body in sessions(everywhere).values())
+
+
+def test_equals_are_told_apart_by_rank(fra: str) -> None:
+    """`merge paths` would spread a city over two POPs of one RTT."""
+    ranks = {name: re.findall(r"bgp_med = (\d+);", body) for name, body in sessions(fra).items()}
+    assert ranks["wan4_ams"] == ["0"]
+    assert (ranks["wan4_iad"], ranks["wan6_nrt"]) == (["1"], ["2"])
+    assert ranks["node4_fra_a"] == []
+    assert all(("med metric on;" in body) == name.startswith("wan") for name, body in sessions(fra).items())
+
+
+def test_where_as_paths_decide_no_other_pop_is_preferred(planet: Topology) -> None:
+    found = sessions(bird.router_conf(changed(planet, prefer="as-path"), planet.pop("fra")))
+    preferences = {name: re.findall(r"bgp_local_pref = (\d+);", body)[0] for name, body in found.items()}
+    assert {preferences[name] for name in found if name.startswith("wan")} == {"100"}
+    assert preferences["node4_fra_a"] == "1000"
+
+
+def test_with_links_a_router_speaks_with_those_alone_and_carries_what_it_heard(planet: Topology) -> None:
+    linked = changed(planet, prefer="as-path", links=(("ams", "fra"), ("fra", "iad"), ("iad", "nrt")))
+    conf = bird.router_conf(linked, planet.pop("fra"))
+    assert {name for name in sessions(conf) if name.startswith("wan")} == {
+        f"wan{family}_{pop}" for family in (4, 6) for pop in ("ams", "iad")
+    }
+    assert conf.count("  if source = RTS_BGP then accept;\n") == 2
+
+
+def test_who_prepends_does_so_before_the_anycast_address_of_its_own_nodes(planet: Topology) -> None:
+    conf = bird.router_conf(changed(planet, prefer="as-path", prepend={"fra": 2}), planet.pop("fra"))
+    again = "bgp_path.prepend(65002); bgp_path.prepend(65002); accept;"
+    assert conf.count(f"bgp_path.len = 1 then {{ {again} }}") == 2
+    assert "prepend" not in bird.router_conf(changed(planet, prepend={"fra": 2}), planet.pop("ams"))
 
 
 def test_interfaces_of_the_pops_cities_are_announced(planet: Topology) -> None:

@@ -79,6 +79,12 @@ def test_a_node_asks_the_redis_of_its_region_under_its_own_name(planet: Topology
     assert Path(index.password_file) == HOMES / name / "redis.password"
 
 
+def test_in_a_region_without_redis_a_node_has_no_index() -> None:
+    planet = planetfile.load(planetfile.find("no-redis-region"))
+    assert written(planet, "nrt-b").weights.index is None
+    assert written(planet, "iad-a").weights.index is not None
+
+
 def test_a_node_says_who_carries_its_traffic(planet: Topology) -> None:
     assert written(planet, "iad-a").provider == "lab"
 

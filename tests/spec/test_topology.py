@@ -125,9 +125,83 @@ def test_a_topology_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
         planetfile.find("planer")
 
 
+SHIPPED = sorted(planetfile.SHIPPED.glob("*.yaml"))
+
+
+def test_a_region_can_be_without_redis() -> None:
+    two = parse(GOOD + "regions: {eu: {redis: false}}\n")
+    assert [region.name for region in two.indexed] == ["us"]
+    assert two.region("eu").redis is None
+
+
+def test_a_pop_can_be_a_router_alone() -> None:
+    two = parse(GOOD.replace("    nodes: {fra-a: {ingress: true}}\n", ""))
+    assert two.pop("fra").nodes == ()
+    assert two.region("eu").redis is None
+    assert two.nearest("ber").name == "iad"
+
+
+def test_a_delay_can_differ_by_direction() -> None:
+    two = parse(GOOD.replace("fra-iad: 90", "fra-iad: [70, 20]"))
+    assert (two.one_way_ms("fra", "iad"), two.one_way_ms("iad", "fra")) == (70, 20)
+    assert two.rtt_ms("iad", "fra") == two.rtt_ms("fra", "iad") == 90
+    assert two.one_way_ms("iad", "iad") == two.rtt_ms("iad", "iad") == 0
+
+
+def test_what_is_written_wins_over_the_map() -> None:
+    placed = GOOD.replace("    region: us", "    region: us\n    at: [38.9, -77.4]")
+    placed = placed.replace("    region: eu", "    region: eu\n    at: [50.1, 8.7]")
+    assert parse(placed).rtt_ms("iad", "fra") == 90
+    by_map = parse(placed.replace("rtt_ms: {fra-iad: 90}\n", "").replace("rtt_ms: 8.5", "at: [52.5, 13.4]"))
+    assert by_map.rtt_ms("iad", "fra") == pytest.approx(98.2, abs=0.5)
+    assert by_map.city("ber").rtt_ms == pytest.approx(6.3, abs=0.1)
+    assert by_map.city("nyc").rtt_ms == 6
+
+
+def test_sixty_three_pops_have_addresses_of_their_own() -> None:
+    pops = "".join(f"  p{i}: {{region: us, at: [{i}, {i}]}}\n" for i in range(1, 63))
+    text = (
+        f"name: many\npops:\n  iad: {{region: us, at: [0, 0], nodes: {{iad-a: {{ingress: true}}}}}}\n{pops}"
+    )
+    text += "cities: {" + ", ".join(f"c{i}: {{pop: iad, rtt_ms: 1}}" for i in range(99)) + "}\n"
+    many = parse(text)
+    test_no_two_places_share_an_address(many)
+    with pytest.raises(TopologyError, match="holds 64 POPs: write 1 to 63"):
+        parse(text.replace("cities:", "  last: {region: us, at: [1, 1]}\ncities:"))
+
+
+def test_neighbours_are_all_others_or_those_with_a_link() -> None:
+    three = GOOD.replace(
+        "rtt_ms: {fra-iad: 90}", "  ams: {region: eu}\nrtt_ms: {fra-iad: 90, iad-ams: 85, fra-ams: 8}"
+    )
+    assert [pop.name for pop in parse(three).neighbours("fra")] == ["iad", "ams"]
+    linked = parse(three + "bgp: {prefer: as-path, links: [ams-iad, iad-fra]}\n")
+    assert [pop.name for pop in linked.neighbours("fra")] == ["iad"]
+    assert [pop.name for pop in linked.neighbours("iad")] == ["fra", "ams"]
+    assert (linked.transit, parse(three).transit) == (True, False)
+
+
+BFD = [
+    ("left out: the POPs alone", "", (100, 3), None),
+    ("off", "bfd: {pop: false}", None, None),
+    ("on everywhere", "bfd: {wan: {}}", (100, 3), (100, 3)),
+    ("slower", "bfd: {pop: {interval_ms: 200}, wan: {interval_ms: 300, multiplier: 5}}", (200, 3), (300, 5)),
+]
+
+
+@pytest.mark.parametrize(("text", "pop", "wan"), [row[1:] for row in BFD], ids=[row[0] for row in BFD])
+def test_bfd_is_asked_for_by_place(
+    text: str, pop: tuple[int, int] | None, wan: tuple[int, int] | None
+) -> None:
+    bgp = parse(f"{GOOD}{text}\n").bgp
+    assert [bfd and (bfd.interval_ms, bfd.multiplier) for bfd in (bgp.bfd_pop, bgp.bfd_wan)] == [pop, wan]
+
+
 def test_every_topology_that_ships_says_its_own_name() -> None:
-    for path in planetfile.SHIPPED.glob("*.yaml"):
-        assert planetfile.load(path).name == path.stem
+    for path in SHIPPED:
+        planet = planetfile.load(path)
+        assert planet.name == path.stem
+        assert planet.about.endswith(".")
 
 
 def test_addresses_and_lease_can_be_chosen() -> None:
@@ -183,7 +257,7 @@ ERRORS = [
     ),
     ("a missing setting", "    region: eu\n", "", 6, "pops.fra.region: is missing"),
     ("no pops at all", GOOD[GOOD.index("pops:") : GOOD.index("rtt_ms")], "", 1, "pops: is missing"),
-    ("a wrong type", "rtt_ms: 6", "rtt_ms: six", 11, "cities.nyc.rtt_ms: Expected `float`, got `str`"),
+    ("a wrong type", "rtt_ms: 6", "rtt_ms: six", 11, "cities.nyc.rtt_ms: Expected `float | null`, got `str`"),
     (
         "yes for a boolean",
         "ingress: true, w",
@@ -220,7 +294,13 @@ ERRORS = [
         "'name' is there twice; keep one of them",
     ),
     ("nobody announces", "ingress: true", "ingress: false", 2, "pops: no node announces the anycast address"),
-    ("no nodes", "{fra-a: {ingress: true}}", "{}", 8, "pops.fra.nodes: holds 0 nodes: write 1 to 32"),
+    (
+        "too many nodes",
+        "{fra-a: {ingress: true}}",
+        "{" + ", ".join(f"n{i}: {{}}" for i in range(33)) + "}",
+        8,
+        "pops.fra.nodes: holds 33 nodes: write at most 32",
+    ),
     ("a pair left out", "{fra-iad: 90}", "{}", 9, "rtt_ms: iad-fra is missing; write `iad-fra: 80`"),
     (
         "a pair unknown",
@@ -386,6 +466,118 @@ ERRORS = [
         "soft_limit: 0",
         5,
         "soft_limit: 0 is out of range: write a number from 1 to 65536",
+    ),
+    (
+        "one end of a pair without a place",
+        "    region: eu\n    nodes: {fra-a: {ingress: true}}\nrtt_ms: {fra-iad: 90}",
+        "    region: eu\n    at: [50, 9]\n    nodes: {fra-a: {ingress: true}}\nrtt_ms: {}",
+        10,
+        "rtt_ms: iad-fra is missing; write `iad-fra: 80` (milliseconds), or `at: [latitude, longitude]` below pops.iad",
+    ),
+    (
+        "a place off the globe",
+        "    region: eu",
+        "    region: eu\n    at: [91, 0]",
+        8,
+        "pops.fra.at.0: 91 is out of range: write a number from -90 to 90",
+    ),
+    (
+        "a city without a distance",
+        "ber: {pop: fra, rtt_ms: 8.5}",
+        "ber: {pop: fra, at: [52, 13]}",
+        12,
+        "cities.ber.rtt_ms: is missing; write it, or `at: [latitude, longitude]` here and below pops.fra",
+    ),
+    (
+        "three ways",
+        "{fra-iad: 90}",
+        "{fra-iad: [30, 30, 30]}",
+        9,
+        "rtt_ms.fra-iad: Expected `array` of length 2",
+    ),
+    (
+        "a way too long",
+        "{fra-iad: 90}",
+        "{fra-iad: [30, 500]}",
+        9,
+        "rtt_ms.fra-iad.1: 500 is out of range: write a number from 0 to 450",
+    ),
+    (
+        "a preference that is none",
+        "name: two",
+        "name: two\nbgp: {prefer: nearest}",
+        2,
+        "bgp.prefer: 'nearest' is none: write rtt or as-path",
+    ),
+    (
+        "links while RTTs decide",
+        "name: two",
+        "name: two\nbgp: {links: [iad-fra]}",
+        2,
+        "bgp.links: changes nothing while RTTs decide: write `prefer: as-path` too",
+    ),
+    (
+        "a link to nowhere",
+        "name: two",
+        "name: two\nbgp: {prefer: as-path, links: [iad-fro]}",
+        2,
+        "bgp.links.0: no pair of POPs is called 'iad-fro'; did you mean iad-fra?",
+    ),
+    (
+        "a POP without a link",
+        "name: two",
+        "name: two\nbgp: {prefer: as-path, links: []}",
+        2,
+        "bgp.links: no way leads from iad to fra; add a link to it",
+    ),
+    (
+        "a POP that prepends too often",
+        "name: two",
+        "name: two\nbgp: {prefer: as-path, prepend: {fra: 17}}",
+        2,
+        "bgp.prepend.fra: 17 is out of range: write a number from 0 to 16",
+    ),
+    (
+        "BFD of a word",
+        "name: two",
+        "name: two\nbfd: {pop: true}",
+        2,
+        "bfd.pop: write {interval_ms: 100, multiplier: 3}, or false",
+    ),
+    (
+        "BFD faster than anybody",
+        "name: two",
+        "name: two\nbfd: {wan: {interval_ms: 1}}",
+        2,
+        "bfd.wan.interval_ms: 1 is out of range: write a number from 10 to 10000",
+    ),
+    (
+        "BFD that a single frame ends",
+        "name: two",
+        "name: two\nbfd: {pop: {multiplier: 1}}",
+        2,
+        "bfd.pop.multiplier: 1 is out of range: write a number from 2 to 50",
+    ),
+    (
+        "a Redis that is just there",
+        "name: two",
+        "name: two\nregions: {us: {redis: true}}",
+        2,
+        "regions.us.redis: write the node where it runs, or false for none",
+    ),
+    (
+        "a story instead of a sentence",
+        "name: two",
+        "name: two\nabout: " + "so " * 41,
+        2,
+        "about: is too long: write one sentence of at most 120 characters",
+    ),
+    (
+        "a planet's name too long",
+        "name: two",
+        "name: " + "two" * 11,
+        1,
+        "is no name: write a-z, 0-9 and -, at most 32",
     ),
     ("a list as a name", "name: two", "? [a, b]\n: two", 1, "a setting's name must be a word"),
     ("an empty file", GOOD, "", 1, "the file: is empty"),
