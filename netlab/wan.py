@@ -3,8 +3,9 @@
 `python -m netlab.wan --config FILE` runs inside the namespace of the fabric and prints
 `ready` once all ports are open. One process and one epoll loop: read frames, keep them
 in the queue, send what is due. Frames cross unsegmented, with their checksums still to
-be filled. Refuses to know the topology behind its ports, addresses and routes; it
-changes nothing of the namespace but `disable_ipv6` of its own ports.
+be filled, unless their pair has conditions that are a matter of packets (wanpackets.py).
+Refuses to know the topology behind its ports, addresses and routes; it changes nothing
+of the namespace but `disable_ipv6` of its own ports.
 """
 
 import argparse
@@ -20,12 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from netlab.clock import now_s, wall_s
+from netlab.wanconditions import ConfigError
 from netlab.wancontrol import Control, answer
-from netlab.wanfabric import ConfigError, Fabric, Pair, Route, build, read_config, takers
-from netlab.wanport import VNET_HEADER_BYTES, Port, PortError, Timer
+from netlab.wanfabric import Fabric, Pair, Route, build, read_config, takers
+from netlab.wanfate import Why
+from netlab.wanpackets import admit
+from netlab.wanport import Port, PortError, Timer
 from netlab.wanqueue import DelayQueue
+from netlab.wantoobig import too_big
+from netlab.wantrain import VNET_HEADER_BYTES, train
 
 BATCH_FRAMES = 64
+BATCH_BYTES = 64 << 10
+"""Read so much from a port at once, then send what is due: large frames read in a row make others late.
+Late under bulk at 0 ms, two busy cores, 2 s each: 0.6 %; with 256 KiB 2.6 %, without a bound 3.7 %."""
 LATE_NS = 2_000_000
 LOOK_AGAIN_S = 0.5
 MAX_CONFIG_BYTES = 1 << 20
@@ -105,8 +114,10 @@ class Switch:
             self._stopping = True
 
     def _receive(self, port: Port, route: Route) -> None:
-        queue = self._queue
+        queue, read_bytes = self._queue, 0
         for _ in range(BATCH_FRAMES):
+            if read_bytes > BATCH_BYTES:
+                return
             try:
                 heard = port.receive(wall_s)
             except OSError as error:
@@ -115,13 +126,26 @@ class Switch:
             if heard is None:
                 return
             frame, age_ns = heard
+            read_bytes += len(frame)
             pairs = takers(route, frame[_MAC_START:_MAC_END]) if frame else ()
             if not pairs:
                 self._unknown_frames += 1
                 continue
-            arrived_ns = _now_ns() - age_ns
+            # Stamp and clock are not read at once: frames a microsecond apart would change places.
+            port.last_arrived_ns = arrived_ns = max(port.last_arrived_ns, _now_ns() - age_ns)
             for pair in pairs:
-                queue.offer(pair, frame, arrived_ns + pair.one_way_ns)
+                if not pair.per_packet:
+                    queue.offer(pair, frame, arrived_ns + pair.one_way_ns)
+                elif admit(queue, pair, frame, arrived_ns) and not pair.wish.mtu_silent:
+                    self._tell(port, too_big(frame, pair.wish.mtu_bytes))
+
+    def _tell(self, port: Port, answer: bytes | None) -> None:
+        """An answer of the link itself, to whom sent the frame; no pair counts it."""
+        if answer is not None:
+            try:
+                port.send(answer)
+            except OSError as error:
+                self._failed(port, error)
 
     def _send_due(self) -> None:
         queue = self._queue
@@ -135,17 +159,19 @@ class Switch:
 
     def _send(self, pair: Pair, frame: bytes, *, late: bool) -> None:
         port = self._ports.get(pair.to)
+        whole = train(frame)
         if port is None:
-            pair.dropped += 1
+            pair.drop(Why.DOWN, whole.packets)
             return
         try:
             port.send(frame)
         except OSError as error:
-            pair.dropped += 1
+            pair.drop(Why.DOWN, whole.packets)
             self._failed(port, error)
             return
         pair.frames += 1
-        pair.bytes += len(frame) - VNET_HEADER_BYTES
+        pair.packets += whole.packets
+        pair.bytes += whole.line_bytes
         if late:
             pair.late += 1
 

@@ -1,6 +1,6 @@
 """The switch's control socket: JSON lines over a UNIX socket, answered from the switch's own loop.
 
-`answer` is the whole protocol. Knows pairs and their counters; refuses to know frames,
+`answer` is the whole protocol. Knows pairs, their conditions and counters; refuses to know frames,
 ports and timers. Bounded: connections, line length, and a reader that does not read.
 """
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netlab.wanfabric import ConfigError, Fabric, Pair, one_way_ns
+from netlab.wanconditions import ConfigError, changed, differing
+from netlab.wanfabric import Fabric, Pair
 
 MAX_LINE_BYTES = 4096
 MAX_CONNECTIONS = 16
@@ -21,10 +22,11 @@ Extra = Callable[[], dict[str, Any]]
 
 
 def answer(line: bytes, fabric: Fabric, extra: Extra) -> dict[str, Any]:
-    """Do one request. `{"op":"stats"}` or `{"op":"set","from","to","one_way_ms"}` or
-    `{"op":"cut","from","to","cut":true}`; else `{"error"}`.
+    """Do one request, or answer `{"error"}` and change nothing.
 
-    `extra` adds the switch's own counters to the stats.
+    `{"op":"stats"}`; `{"op":"set","from","to", ...}` with any fields of Conditions, which leaves the
+    others as they are; `{"op":"cut","from","to","cut":true}`; `{"op":"reset","from","to"}` as on the
+    planet, uncut. `extra` adds the switch's own counters to the stats.
     """
     try:
         request = json.loads(line)
@@ -37,7 +39,9 @@ def answer(line: bytes, fabric: Fabric, extra: Extra) -> dict[str, Any]:
         return _set(request, fabric)
     if op == "cut":
         return _cut(request, fabric)
-    return {"error": f"unknown op {str(op)[:40]!r}; stats, set and cut exist"}
+    if op == "reset":
+        return _reset(request, fabric)
+    return {"error": f"unknown op {str(op)[:40]!r}; stats, set, cut and reset exist"}
 
 
 def stats(fabric: Fabric) -> dict[str, Any]:
@@ -46,12 +50,17 @@ def stats(fabric: Fabric) -> dict[str, Any]:
         {
             "from": pair.origin,
             "to": pair.to,
-            "one_way_ms": pair.one_way_ms,
+            "one_way_ms": pair.wish.one_way_ms,
+            "planet_one_way_ms": pair.planet.one_way_ms,
+            "differs": differing(pair.wish, pair.planet),
+            "cut": pair.cut,
             "frames": pair.frames,
+            "packets": pair.packets,
             "bytes": pair.bytes,
             "dropped": pair.dropped,
+            "dropped_by": {why.value: count for why, count in pair.dropped_by.items() if count},
+            "reordered": pair.reordered,
             "late": pair.late,
-            "cut": pair.cut,
         }
         for pair in fabric.pairs.values()
     ]
@@ -63,16 +72,36 @@ def stats(fabric: Fabric) -> dict[str, Any]:
 
 
 def _set(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
-    pair, wanted = _pair(request, fabric), request.get("one_way_ms")
+    pair = _pair(request, fabric)
     if pair is None:
         return _no_pair(request)
-    if not isinstance(wanted, int | float) or isinstance(wanted, bool):
-        return {"error": f"one_way_ms is {str(wanted)[:40]!r}; write a number of milliseconds"}
+    wishes = {name: value for name, value in request.items() if name not in ("op", "from", "to")}
     try:
-        pair.one_way_ns = one_way_ns(wanted, "one_way_ms")
-    except (ConfigError, OverflowError) as error:
+        pair.become(changed(pair.wish, wishes))
+    except ConfigError as error:
         return {"error": str(error)}
-    return {"ok": True, "from": pair.origin, "to": pair.to, "one_way_ms": pair.one_way_ms}
+    return _done(pair)
+
+
+def _reset(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
+    pair = _pair(request, fabric)
+    if pair is None:
+        return _no_pair(request)
+    pair.cut = False
+    pair.become(pair.planet)
+    return _done(pair)
+
+
+def _done(pair: Pair) -> dict[str, Any]:
+    wish = pair.wish
+    return {
+        "ok": True,
+        "from": pair.origin,
+        "to": pair.to,
+        "cut": pair.cut,
+        "one_way_ms": wish.one_way_ms,
+        "differs": differing(wish, pair.planet),
+    }
 
 
 def _cut(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
@@ -82,7 +111,7 @@ def _cut(request: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
     if not isinstance(wanted, bool):
         return {"error": f"cut is {str(wanted)[:40]!r}; write true or false"}
     pair.cut = wanted
-    return {"ok": True, "from": pair.origin, "to": pair.to, "cut": pair.cut}
+    return _done(pair)
 
 
 def _pair(request: dict[str, Any], fabric: Fabric) -> Pair | None:

@@ -1,24 +1,22 @@
-"""Which directed pairs does a frame take, and how long is each?
+"""Which directed pairs does a frame take, and what is each like?
 
 Pure: reads the fabric's config (JSON), builds one `Pair` per direction and one `Route`
-per port. Knows Ethernet destinations and milliseconds; knows no sockets, no clock, no
-namespaces and nothing of what the frames carry.
+per port. Knows Ethernet destinations and each pair's conditions and counters; knows no
+sockets, no clock, no namespaces and nothing of what the frames carry.
 """
 
-import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-MAX_ONE_WAY_MS = 60_000.0
+from netlab.wanconditions import Conditions, ConfigError, one_way_ns
+from netlab.wanfate import Lane, Why
+
 MAX_PORTS = 512
 DEFAULT_QUEUE_BYTES = 32 << 20
 """Bound of one directed pair: 3 Gbit/s for 85 ms."""
-
-
-class ConfigError(ValueError):
-    """The config can't be served; the text names the value and what to write instead."""
 
 
 class Lan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,33 +36,72 @@ class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WanConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole fabric; `control` is the path of the UNIX socket it answers on."""
+    """The whole fabric; `control` is the path of the UNIX socket it answers on.
+
+    Each pair draws its losses from `seed` and its own name: the same packets meet the same fate again.
+    """
 
     control: str
     lan: Lan = Lan()
     wires: tuple[Wire, ...] = ()
     queue_bytes: int = DEFAULT_QUEUE_BYTES
+    seed: int = 1
 
 
-@dataclass(slots=True, eq=False)
 class Pair:
-    """One direction between two ports. Counters are of frames as they crossed: a GSO frame is one."""
+    """One direction between two ports: what is wished of it, what the planet wishes, and what it did.
 
-    origin: str
-    to: str
-    one_way_ns: int
-    frames: int = 0
-    bytes: int = 0
-    dropped: int = 0
-    late: int = 0
-    queued_bytes: int = 0
-    #: A cut direction swallows what it is given, and counts it as dropped.
-    cut: bool = False
+    `frames` counts what was handed on as one piece, `packets` and `bytes` what that is on a line:
+    64 KiB under one header are 45 packets, each with its own. Drops and reordering count packets.
+    """
+
+    __slots__ = (
+        "bytes",
+        "cut",
+        "draw",
+        "dropped_by",
+        "frames",
+        "lane",
+        "late",
+        "newest_order",
+        "one_way_ns",
+        "origin",
+        "packets",
+        "per_packet",
+        "planet",
+        "queued_bytes",
+        "reordered",
+        "to",
+        "wish",
+    )
+
+    def __init__(self, origin: str, to: str, planet: Conditions, seed: int = 1) -> None:
+        self.origin = origin
+        self.to = to
+        self.planet = planet
+        self.draw = random.Random(f"{seed} {origin} {to}").random  # noqa: S311 -- losses, not secrets
+        #: A cut direction swallows what it is given.
+        self.cut = False
+        self.frames = self.packets = self.bytes = self.late = self.reordered = 0
+        self.dropped_by = dict.fromkeys(Why, 0)
+        self.queued_bytes = self.newest_order = 0
+        self.become(planet)
+
+    def become(self, wish: Conditions) -> None:
+        """Be like that from the next packet on; those under way keep their time."""
+        self.wish = wish
+        self.one_way_ns = round(wish.one_way_ms * 1e6)
+        self.per_packet = wish.per_packet
+        self.lane = Lane()
+
+    def drop(self, why: Why, packets: int = 1) -> None:
+        """Count packets that will not arrive."""
+        self.dropped_by[why] += packets
 
     @property
-    def one_way_ms(self) -> float:
-        """The wanted delay of this direction in milliseconds."""
-        return self.one_way_ns / 1e6
+    def dropped(self) -> int:
+        """Packets that did not arrive, for whatever reason."""
+        return sum(self.dropped_by.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +128,6 @@ def takers(route: Route, destination: bytes) -> tuple[Pair, ...]:
     return route.by_mac.get(destination, ())
 
 
-def one_way_ns(value_ms: float, where: str) -> int:
-    """Milliseconds to nanoseconds; `ConfigError` outside 0..MAX_ONE_WAY_MS."""
-    if not (math.isfinite(value_ms) and 0 <= value_ms <= MAX_ONE_WAY_MS):
-        raise ConfigError(f"{where}: {value_ms} ms is not a delay; write 0 to {MAX_ONE_WAY_MS:.0f}")
-    return round(value_ms * 1e6)
-
-
 def read_config(text: bytes) -> WanConfig:
     """Decode the JSON config; `ConfigError` names the field."""
     try:
@@ -120,12 +150,12 @@ def build(config: WanConfig) -> Fabric:
     if len(set(macs.values())) != len(macs):
         raise ConfigError(f"lan.macs: two ports have one MAC in {config.lan.macs}; give each its own")
     for port in config.lan.ports:
-        outs = {to: _lan_pair(config.lan, port, to) for to in config.lan.ports if to != port}
+        outs = {to: _lan_pair(config, port, to) for to in config.lan.ports if to != port}
         pairs |= {(port, to): pair for to, pair in outs.items()}
         routes[port] = Route(False, tuple(outs.values()), {macs[to]: (pair,) for to, pair in outs.items()})
     for wire in config.wires:
         for origin, to in ((wire.a, wire.b), (wire.b, wire.a)):
-            pair = Pair(origin, to, one_way_ns(wire.one_way_ms, f"wire {wire.a} - {wire.b}"))
+            pair = _pair(origin, to, wire.one_way_ms, f"wire {wire.a} - {wire.b}", config.seed)
             pairs[origin, to] = pair
             routes[origin] = Route(True, (pair,))
     return Fabric(routes, pairs)
@@ -163,8 +193,13 @@ def _mac(lan: Lan, port: str) -> bytes:
     return mac
 
 
-def _lan_pair(lan: Lan, origin: str, to: str) -> Pair:
-    value = lan.one_way_ms.get(origin, {}).get(to)
+def _lan_pair(config: WanConfig, origin: str, to: str) -> Pair:
+    value = config.lan.one_way_ms.get(origin, {}).get(to)
     if value is None:
         raise ConfigError(f"lan.one_way_ms[{origin}][{to}] is missing; write the delay in that direction")
-    return Pair(origin, to, one_way_ns(value, f"lan.one_way_ms[{origin}][{to}]"))
+    return _pair(origin, to, value, f"lan.one_way_ms[{origin}][{to}]", config.seed)
+
+
+def _pair(origin: str, to: str, one_way_ms: float, where: str, seed: int) -> Pair:
+    one_way_ns(one_way_ms, where)
+    return Pair(origin, to, Conditions(one_way_ms=one_way_ms), seed)

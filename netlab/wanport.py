@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from netlab.wantrain import ETHERNET_HEADER_BYTES, VNET_HEADER_BYTES
+
 ETH_P_ALL = 3
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
@@ -24,9 +26,6 @@ SO_RCVBUFFORCE = 33
 SIOCGIFFLAGS = 0x8913
 IFF_UP = 1
 
-VNET_HEADER_BYTES = 10
-"""struct virtio_net_hdr: offload wishes travel with the frame, so 64 KiB segments cross whole."""
-ETHERNET_HEADER_BYTES = 14
 RECEIVE_BUFFER_BYTES = 32 << 20
 SEND_BUFFER_BYTES = 8 << 20
 FRAME_BYTES = 1 << 18
@@ -50,6 +49,7 @@ class Port:
         self.name = name
         self.up = True
         self.kernel_dropped = 0
+        self.last_arrived_ns = 0
         self._buffer = bytearray(FRAME_BYTES)
         self._view = memoryview(self._buffer)
         try:

@@ -1,13 +1,15 @@
 """Frames that wait for their time, earliest first.
 
 Pure: the caller brings the clock. Bounds the bytes each directed pair may hold, so that
-a sender without congestion control can't eat the machine. Knows no sockets and never
-looks into a frame.
+a sender without congestion control can't eat the machine. Knows no sockets and no
+conditions; it looks into a frame only to count the packets that it drops.
 """
 
 import heapq
 
 from netlab.wanfabric import Pair
+from netlab.wanfate import Why
+from netlab.wantrain import train
 
 FRAME_COST_BYTES = 256
 """Charged on top of each frame's length: what a small frame really costs in memory."""
@@ -29,7 +31,7 @@ class DelayQueue:
         """Keep the frame until `due_ns`; False (and counted as dropped) where the pair is cut or full."""
         cost = len(frame) + FRAME_COST_BYTES
         if pair.cut or pair.queued_bytes + cost > self._limit_bytes:
-            pair.dropped += 1
+            pair.drop(Why.CUT if pair.cut else Why.QUEUE, train(frame).packets)
             return False
         pair.queued_bytes += cost
         self.queued_bytes += cost
@@ -43,11 +45,18 @@ class DelayQueue:
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now_ns: int) -> tuple[int, Pair, bytes] | None:
-        """The earliest frame with due <= now as (due, pair, frame), or None."""
+        """The earliest frame with due <= now as (due, pair, frame), or None.
+
+        One that leaves behind a later one of its pair is counted as reordered (RFC 4737).
+        """
         heap = self._heap
         if not heap or heap[0][0] > now_ns:
             return None
-        due_ns, _, pair, frame = heapq.heappop(heap)
+        due_ns, order, pair, frame = heapq.heappop(heap)
+        if order < pair.newest_order:
+            pair.reordered += train(frame).packets
+        else:
+            pair.newest_order = order
         cost = len(frame) + FRAME_COST_BYTES
         pair.queued_bytes -= cost
         self.queued_bytes -= cost

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from netlab.wanconditions import Conditions
 from netlab.wancontrol import answer
 from netlab.wanfabric import Fabric, WanConfig, Wire, build
+from netlab.wanfate import Why
 
 
 def fabric() -> Fabric:
@@ -21,6 +23,7 @@ def ask(request: object, built: Fabric | None = None) -> dict[str, Any]:
 def test_stats_has_every_pair_and_the_sum_of_the_late() -> None:
     built = fabric()
     built.pairs["p", "q"].late, built.pairs["q", "p"].late, built.pairs["p", "q"].frames = 2, 3, 9
+    built.pairs["p", "q"].drop(Why.LOSS, 7)
     said = ask({"op": "stats"}, built)
     assert said["engine"] == "afpacket"
     assert said["late_total"] == 5
@@ -29,11 +32,16 @@ def test_stats_has_every_pair_and_the_sum_of_the_late() -> None:
         "from": "p",
         "to": "q",
         "one_way_ms": 3.0,
-        "frames": 9,
-        "bytes": 0,
-        "dropped": 0,
-        "late": 2,
+        "planet_one_way_ms": 3.0,
+        "differs": {},
         "cut": False,
+        "frames": 9,
+        "packets": 0,
+        "bytes": 0,
+        "dropped": 7,
+        "dropped_by": {"loss": 7},
+        "reordered": 0,
+        "late": 2,
     }
     assert said["pairs"][1]["from"] == "q"
 
@@ -45,10 +53,24 @@ def test_set_changes_one_direction() -> None:
     assert built.pairs["q", "p"].one_way_ns == 3_000_000
 
 
+def test_set_changes_what_it_names_and_reset_takes_all_back() -> None:
+    built = fabric()
+    ask({"op": "set", "from": "p", "to": "q", "loss": 0.5, "rate_bps": 9e6}, built)
+    said = ask({"op": "set", "from": "p", "to": "q", "one_way_ms": 4, "mtu_silent": True}, built)
+    assert said["differs"] == {"one_way_ms": 4.0, "loss": 0.5, "rate_bps": 9_000_000, "mtu_silent": True}
+    assert ask({"op": "stats"}, built)["pairs"][0]["differs"] == said["differs"]
+    assert built.pairs["p", "q"].per_packet
+    ask({"op": "cut", "from": "p", "to": "q", "cut": True}, built)
+    said = ask({"op": "reset", "from": "p", "to": "q"}, built)
+    assert (said["differs"], said["cut"], said["one_way_ms"]) == ({}, False, 3.0)
+    assert not built.pairs["p", "q"].per_packet
+    assert built.pairs["p", "q"].wish == Conditions(one_way_ms=3.0)
+
+
 @pytest.mark.parametrize(
     ("sentence", "request_", "words"),
     [
-        ("an op nobody knows", {"op": "explode"}, "unknown op 'explode'; stats, set and cut exist"),
+        ("an op nobody knows", {"op": "explode"}, "unknown op 'explode'; stats, set, cut and reset exist"),
         ("no op", {}, "unknown op 'None'"),
         ("an op that is a list", {"op": ["stats"]}, "unknown op"),
         ("not an object", [1], "unknown op"),
@@ -61,7 +83,22 @@ def test_set_changes_one_direction() -> None:
             "no pair from 'p' to 'p'",
         ),
         ("a name that can't be hashed", {"op": "set", "from": [], "to": {}, "one_way_ms": 1}, "no pair"),
-        ("no delay", {"op": "set", "from": "p", "to": "q"}, "one_way_ms is 'None'"),
+        ("a reset of no pair", {"op": "reset", "from": "p"}, "no pair from 'p' to 'None'"),
+        (
+            "nothing to set",
+            {"op": "set", "from": "p", "to": "q"},
+            "nothing to set; write one of one_way_ms, jitter",
+        ),
+        (
+            "one of two wrong",
+            {"op": "set", "from": "p", "to": "q", "one_way_ms": 9, "loss": 2},
+            "loss is 2; write 0 to 1",
+        ),
+        (
+            "a condition nobody knows",
+            {"op": "set", "from": "p", "to": "q", "los": 1},
+            "'los' is no condition",
+        ),
         ("a delay in words", {"op": "set", "from": "p", "to": "q", "one_way_ms": "1"}, "write a number"),
         (
             "a delay that is a bool",

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from netlab.wanfabric import MAX_PORTS, ConfigError, Fabric, build, one_way_ns, read_config, takers
+from netlab.wanconditions import ConfigError, one_way_ns
+from netlab.wanfabric import MAX_PORTS, Fabric, build, read_config, takers
 
 IAD, FRA, NRT = "02:00:00:00:01:01", "02:00:00:00:02:01", "02:00:00:00:03:01"
 DELAYS = {
@@ -61,10 +62,20 @@ def test_takers(sentence: str, port: str, destination: str, to: list[str]) -> No
 
 def test_each_direction_has_its_own_pair_and_delay() -> None:
     built = fabric(lan__one_way_ms=DELAYS | {"w-fra": {"w-iad": 60, "w-nrt": 115}})
-    assert built.pairs["w-iad", "w-fra"].one_way_ms == 45
-    assert built.pairs["w-fra", "w-iad"].one_way_ms == 60
+    assert built.pairs["w-iad", "w-fra"].wish.one_way_ms == 45
+    assert built.pairs["w-fra", "w-iad"].wish.one_way_ms == 60
     assert built.pairs["c-nyc", "a-nyc"].one_way_ns == built.pairs["a-nyc", "c-nyc"].one_way_ns == 3_000_000
     assert len(built.pairs) == 8
+
+
+def test_each_pair_draws_for_itself_and_the_same_again() -> None:
+    def draws(built: Fabric) -> dict[tuple[str, str], list[float]]:
+        return {key: [pair.draw() for _ in range(3)] for key, pair in built.pairs.items()}
+
+    first = draws(fabric())
+    assert draws(fabric()) == first
+    assert len({tuple(each) for each in first.values()}) == len(first)
+    assert draws(fabric(seed=2)) != first
 
 
 def test_a_fabric_of_wires_alone_is_one() -> None:

@@ -3,12 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netlab.wanconditions import Conditions
 from netlab.wanfabric import Pair
+from netlab.wanfate import Why
 from netlab.wanqueue import FRAME_COST_BYTES, DelayQueue
 
 
 def pair(to: str = "b") -> Pair:
-    return Pair("a", to, 0)
+    return Pair("a", to, Conditions())
 
 
 def drain(queue: DelayQueue, now_ns: int) -> list[tuple[int, bytes]]:
@@ -53,11 +55,29 @@ def test_a_full_pair_drops_counts_and_leaves_others_alone() -> None:
     assert queue.offer(full, b"0123456789", 1)
     assert queue.offer(full, b"0123456789", 1)
     assert not queue.offer(full, b"", 1)
-    assert (full.dropped, other.dropped) == (1, 0)
+    assert (full.dropped_by[Why.QUEUE], full.dropped, other.dropped) == (1, 1, 0)
     assert queue.offer(other, b"0123456789", 1)
     drain(queue, 1)
     assert (full.queued_bytes, other.queued_bytes, queue.queued_bytes) == (0, 0, 0)
     assert queue.offer(full, b"0123456789", 2)
+
+
+def test_a_cut_pair_takes_nothing_and_says_why() -> None:
+    queue, one = DelayQueue(1000), pair()
+    one.cut = True
+    assert not queue.offer(one, b"x", 1)
+    assert one.dropped_by[Why.CUT] == 1
+    assert len(queue) == 0
+
+
+def test_who_leaves_behind_a_later_one_is_reordered() -> None:
+    queue, one, other = DelayQueue(10_000), pair(), pair("other")
+    for due_ns in (5, 9, 6, 7, 10):  # the second is held back past the two after it
+        queue.offer(one, b"%d" % due_ns, due_ns)
+        queue.offer(other, b"x", 100)
+    assert [frame for _, frame in drain(queue, 10)] == [b"5", b"6", b"7", b"9", b"10"]
+    drain(queue, 1000)
+    assert (one.reordered, other.reordered) == (1, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.binary(max_size=40), st.booleans())), st.integers(0, 60))
