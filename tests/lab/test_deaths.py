@@ -203,6 +203,11 @@ def test_a_corrupted_blob_is_never_served(lab: Lab, empty: NodeHandle) -> None:
     settle(tyo, "nrt")
     healed = tyo.post(IDENTITY, NUMBERS, edge_force_region="ap")
     assert (healed.status, healed.headers["edge-residency"] in ("origin", "far")) == (200, True), healed.text
+    for city, region, name in (("nyc", "us", "iad-b"), ("ber", "eu", "fra-a")):
+        # Whoever brought it near by itself meanwhile met the wrong bytes too, and remembers.
+        if lab.city(city).post(IDENTITY, NUMBERS, edge_force_region=region).status != 200:
+            restart(lab.node(name))
+    settle(lab.city("ber"), "fra")
 
 
 def test_without_the_origin_other_disks_serve(lab: Lab, empty: NodeHandle) -> None:

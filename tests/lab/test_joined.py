@@ -39,7 +39,7 @@ def test_a_forced_region_is_honoured(planet: Lab) -> None:
     nyc = planet.city("nyc")
     for region, served_by in (("eu", "fra-a/0"), ("ap", "nrt-a/0"), ("us", "iad-b/0")):
         answer = ask(nyc, "identity", edge_force_region=region)
-        assert (answer.status, answer.headers["edge-served-by"]) == (200, served_by)
+        assert (answer.status, answer.headers.get("edge-served-by")) == (200, served_by), answer
     gone = ask(nyc, "identity", edge_force_region="mars")
     assert (gone.status, gone.headers["edge-drop-reason"]) == (503, "region-unavailable")
     assert int(gone.headers["retry-after"]) >= 1

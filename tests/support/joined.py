@@ -10,7 +10,9 @@ from netlab.probe import Answer
 
 IDENTITY = json.dumps({"input": [[1.0] * 16]}).encode()
 MLP = json.dumps({"input": [[0.5] * 256]}).encode()
-BODIES = {"identity": IDENTITY, "mlp": MLP}
+#: Those of the narrow planet that are identity by another name.
+OTHERS = ("home-a", "home-b", "home-c", "eu-only")
+BODIES = {"identity": IDENTITY, "mlp": MLP} | dict.fromkeys(OTHERS, IDENTITY)
 
 
 def ask(user: User, model: str, *, timeout_s: float = 30.0, **headers: str) -> Answer:

@@ -1,9 +1,9 @@
 """One lab for the tests that need it: reused, started or switched, and the machine left as found.
 
 `lab` is the planet with real nodes, `network` the same planet where a small stand-in plays
-popctl's part (tests of routes and leases need no models), `no_lab` an empty machine. Only one lab
-can exist, so tests are ordered by what they need. A lab that ran before the tests is started
-again after them.
+popctl's part (tests of routes and leases need no models), `two_workers` and `narrow` other planets,
+`no_lab` an empty machine. Only one lab can exist, so tests are ordered by what they need. A lab that
+ran before the tests is started again after them.
 """
 
 import os
@@ -17,6 +17,7 @@ import pytest
 
 from netlab import planetfile, regions, start, state
 from netlab.lab import Lab
+from tests.support import narrow as little
 
 REPO = Path(__file__).resolve().parents[2]
 STANDIN = (sys.executable, "-m", "tests.support.standin")
@@ -39,16 +40,19 @@ def say(text: str) -> None:
 class Keeper:
     """Knows which lab stands now, and puts back what stood before the tests."""
 
-    def __init__(self, empty_models: Path) -> None:
+    def __init__(self, empty_models: Path, narrow_models: Path) -> None:
         self._empty_models = empty_models
+        self.narrow_models = narrow_models
         self.kind = ""
         found = state.read()
         self._before = found if found is not None and found.phase == "up" else None
         if self._before is not None:
-            self.kind = "none" if self._before.bare else "lab"
+            usual = not self._before.bare and self._before.topology_file == str(planetfile.PLANET)
+            self.kind = "lab" if usual else "another"
+        self._kind_before = self.kind
 
     def ensure(self, kind: str) -> Lab:
-        """The running lab of that kind: `lab`, `network` or `two-workers`."""
+        """The running lab of that kind: `lab`, `network`, `two-workers` or `narrow`."""
         if self.kind == kind:
             lab = Lab.running()
             if not lab.dead():
@@ -56,6 +60,7 @@ class Keeper:
         self.clear()
         wishes = {
             "network": start.Wish(models=self._empty_models, program=STANDIN),
+            "narrow": start.Wish(planet=little.PLANET, models=self.narrow_models),
             "two-workers": start.Wish(planet=planetfile.find("two-workers")),
             "lab": start.Wish(),
         }
@@ -72,7 +77,7 @@ class Keeper:
         """As it was before the tests."""
         if self._before is None:
             self.clear()
-        elif self.kind != "lab":
+        elif self.kind != self._kind_before:
             self.clear()
             start.up(start.Wish(planet=Path(self._before.topology_file), bare=self._before.bare), say)
 
@@ -84,7 +89,7 @@ def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
         pytest.skip(why_not)
     models = tmp_path_factory.mktemp("models")
     (models / "catalog.json").write_text("{}")
-    kept = Keeper(models)
+    kept = Keeper(models, little.make(tmp_path_factory.mktemp("narrow") / "store"))
     try:
         yield kept
     finally:
@@ -114,13 +119,19 @@ def two_workers(keeper: Keeper) -> Lab:
 
 
 @pytest.fixture
+def narrow(keeper: Keeper) -> Lab:
+    """The planet with little of everything, and models of its own (tests/support/narrow.py)."""
+    return keeper.ensure("narrow")
+
+
+@pytest.fixture
 def no_lab(keeper: Keeper) -> None:
     """A machine without a lab; what the test starts is swept after it by the next who needs one."""
     keeper.clear()
 
 
-#: Tests of an empty machine first, then those of the network, then of two planets: three switches.
-ORDER = ("no_lab", "network", "two_workers", "lab")
+#: Tests of an empty machine first, then those of the network, then of three planets: four switches.
+ORDER = ("no_lab", "network", "two_workers", "narrow", "lab")
 
 
 def by_need(items: list[pytest.Item]) -> None:

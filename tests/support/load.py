@@ -51,12 +51,15 @@ class Load:
         family: int = 4,
         connections: int = 16,
         keep: bool = True,
+        pause_s: float = 0.0,
     ) -> None:
+        """`pause_s`: the breath that a user takes who was refused."""
         self.history: list[Asked] = []
         self._user = user
         self._to = user.vip(family)
         self._connections = connections
         self._keep = keep
+        self._pause_s = pause_s
         host = f"[{self._to}]" if family == 6 else self._to
         method = "POST" if body else "GET"
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
@@ -153,6 +156,8 @@ class Load:
                 wires = None
             if broken:
                 await asyncio.sleep(BREATH_S)
+            elif outcome != "200" and self._pause_s:
+                await asyncio.sleep(self._pause_s)
         if wires is not None:
             wires[1].transport.abort()
 
