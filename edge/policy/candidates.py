@@ -101,14 +101,14 @@ class Scoring:
             holding = self._holding
             nearest = nearest_source(endpoint.region, self.holding() if holding is None else holding)
         found = terms(endpoint, ask, self.world, nearest)
-        return found[0] + found[1] + found[2] + found[3] + found[4], endpoint, found
+        return found.total, endpoint, found
 
     def rows(self, endpoints: Sequence[Endpoint]) -> list[Scored]:
         """Several, as they come."""
         return [self.row(endpoint) for endpoint in endpoints]
 
     def why_unfit(self, row: Scored) -> str:
-        """Why a candidate is taken only when ... "" if nothing speaks against it."""
+        """Why a candidate is passed over, "" if it is not."""
         _, endpoint, found = row
         if found.queue > self._wait_ms:
             return "wait-too-long"

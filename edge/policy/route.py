@@ -7,6 +7,7 @@ order of preference. What an endpoint would cost is `edge.policy.score`'s formul
 
 import itertools
 import math
+import operator
 import zlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -218,8 +219,8 @@ def _band(best_ms: float) -> float:
     return best_ms + max(BAND_MS, BAND * best_ms)
 
 
-def _total(row: Scored) -> float:
-    return row[0]
+#: The score of a row.
+_total: Final = operator.itemgetter(0)
 
 
 def _pick(rows: list[Scored], best: Scored, ask: Ask, draw: float) -> Scored:

@@ -6,7 +6,9 @@
 it up, an explanation shows it. What may be chosen at all is `edge.policy.route`'s business.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from edge.policy.facts import Ask, Endpoint, OnDevice, Snapshot, Standing, Tier
 
@@ -30,8 +32,8 @@ _REGION: Final = Tier.REGION
 _FAR: Final = Tier.FAR
 
 
-class Terms(NamedTuple):
-    """The terms of one endpoint's score, in ms."""
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """The terms of one endpoint's score, in ms. As named tuples they were a tenth of a decision."""
 
     net: float
     queue: float

@@ -107,7 +107,9 @@ def _step(step: Step) -> dict[str, Any]:
                 "pop": row.endpoint.pop,
                 "region": row.endpoint.region,
                 "score_ms": round(row.terms.total, 3),
-                **{f"{name}_ms": round(value, 3) for name, value in row.terms._asdict().items()},
+                **{
+                    f"{name}_ms": round(value, 3) for name, value in msgspec.structs.asdict(row.terms).items()
+                },
                 "in_flight": row.endpoint.in_flight + row.endpoint.live.unseen,
                 "hard_limit": row.endpoint.hard_limit,
                 "standing": str(row.endpoint.standing),

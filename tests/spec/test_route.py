@@ -319,7 +319,7 @@ def test_an_explanation_names_every_endpoint_and_why_it_was_not_a_candidate() ->
         "nrt-a/0": "confined",
     }
     assert rows[0].terms.cold > 0.0
-    assert rows[0].terms.total == pytest.approx(sum(rows[0].terms))
+    assert rows[0].terms.total == pytest.approx(sum(msgspec.structs.astuple(rows[0].terms)))
 
 
 def test_an_explanation_says_who_can_not_be_waited_for() -> None:
