@@ -69,7 +69,10 @@ def is_warm(endpoint: Endpoint, ask: Ask) -> bool:
 
 
 class Scoring:
-    """Scores of one decision; what is where in the world is looked up at most once, when it matters."""
+    """Scores of one decision; what is where is looked up at most once, when it matters.
+
+    Candidates are those of `world`. Weights may come, and a warm copy may do, from anywhere in `whole`.
+    """
 
     __slots__ = (
         "_cold_wait_ms",
@@ -78,13 +81,15 @@ class Scoring:
         "_needed_bytes",
         "_wait_ms",
         "_warm_exists",
+        "_whole",
         "ask",
         "world",
     )
 
-    def __init__(self, ask: Ask, world: Snapshot) -> None:
+    def __init__(self, ask: Ask, world: Snapshot, whole: Snapshot | None = None) -> None:
         self.ask = ask
         self.world = world
+        self._whole = whole or world
         self._wait_ms = min(world.max_wait_ms, ask.deadline_ms)
         # Its ingress has decided that a forwarded request waits for the weights.
         self._cold_wait_ms = math.inf if ask.hops else min(world.max_cold_wait_ms, ask.deadline_ms)
@@ -122,15 +127,18 @@ class Scoring:
     def holding(self) -> frozenset[str]:
         """Regions that have the weights on a disk."""
         if self._holding is None:
-            self._holding = regions_holding(self.ask.digest, self.world)
+            self._holding = regions_holding(self.ask.digest, self._whole)
         return self._holding
 
     def having(self) -> list[Endpoint]:
-        """Endpoints that have the model on their device or on its way there, nearest first."""
+        """Candidates or not, who has the model on a device or on its way there, nearest first."""
         if self._having is None:
-            digest = self.ask.digest
-            self._having = [endpoint for endpoint in self.world.endpoints if digest in endpoint.models]
+            self._having = self._having_in(self.world)
         return self._having
+
+    def _having_in(self, world: Snapshot) -> list[Endpoint]:
+        digest = self.ask.digest
+        return [endpoint for endpoint in world.endpoints if digest in endpoint.models]
 
     def whys(self, *, home_only: bool = False) -> list[tuple[Endpoint, str]]:
         """Who can't be chosen, and why."""
@@ -144,13 +152,16 @@ class Scoring:
             return False
         if self._needed_bytes is None:
             # Who has it knows what it takes; the catalogue knows its files.
-            told = [endpoint.models[ask.digest].device_bytes for endpoint in self.having()]
+            told = [other.models[ask.digest].device_bytes for other in self._having_anywhere()]
             self._needed_bytes = max(ask.weights_bytes, *told) if told else 0
         if self._needed_bytes <= endpoint.capacity_bytes - endpoint.used_bytes:
             return False
         if self._warm_exists is None:
-            self._warm_exists = any(map(self._would_do, self.having()))
+            self._warm_exists = any(map(self._would_do, self._having_anywhere()))
         return self._warm_exists
+
+    def _having_anywhere(self) -> list[Endpoint]:
+        return self.having() if self._whole is self.world else self._having_in(self._whole)
 
     def _would_do(self, endpoint: Endpoint) -> bool:
         """Is it warm there, and can it be waited for?"""

@@ -104,14 +104,14 @@ def decide(ask: Ask, world: Snapshot, draw: float) -> Decision:
     for place in ask.prefer:
         there = tuple([e for e in world.endpoints if place in (e.region, e.pop)])
         if any(not why_excluded(endpoint, ask) for endpoint in there):
-            decision = _choose(ask, msgspec.structs.replace(world, endpoints=there), draw)
+            decision = _choose(ask, msgspec.structs.replace(world, endpoints=there), draw, world)
             if isinstance(decision, Chosen):
                 return decision
     return _choose(ask, world, draw)
 
 
-def _choose(ask: Ask, world: Snapshot, draw: float) -> Decision:
-    scoring = Scoring(ask, world)
+def _choose(ask: Ask, world: Snapshot, draw: float, whole: Snapshot | None = None) -> Decision:
+    scoring = Scoring(ask, world, whole)
     if world.mode is Mode.WATERFALL or world.mode is Mode.NEAREST:
         return _nearest(scoring)
     home = [e for e in itertools.takewhile(_is_home, world.endpoints) if not why_excluded(e, ask)]

@@ -197,6 +197,8 @@ TABLE: list[tuple[str, Ask, Snapshot, Any]] = [
     ("others must leave, and who has it has no room", ask(), world(CROWDED_HOME, LATE_FRA), Hydrate("iad-b/0", "cold")),
     ("others must leave, and who has it may not be chosen", ask(force=frozenset({"us"})), world(CROWDED_HOME, FRA),
      Hydrate("iad-b/0", "cold")),
+    ("others must leave where it would rather be: anywhere", ask(prefer=("us",)), world(CROWDED_HOME, FRA),
+     Spill("fra-a/0", "cold-here")),
     ("others must leave, and the client said that it waits", ask(cold=Cold.WAIT), world(CROWDED_HOME, FRA),
      Hydrate("iad-b/0", "cold")),
     ("others must leave, and the ingress said so", ask(hops=1), world(but(CROWDED_HOME, here=True), FRA),
