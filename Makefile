@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SOURCES := edge netlab models tests
 # Most of what these tests do is wait for real parts: files of tests run side by side. The lab is one.
-SIDE_BY_SIDE := -n 3 --dist loadfile
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help netlab down status models check test spec soak bench lock clean
 
@@ -37,7 +37,7 @@ check: ## format, lint, types, import rules
 test: ## check, then spec, service and lab tests
 	@netlab/setup.sh system nftables
 	@$(MAKE) --no-print-directory check models
-	@$(PY) -m pytest $(SIDE_BY_SIDE) tests/spec tests/service tests/gpu
+	@$(PY) -m pytest $(SIDE_BY_SIDE) tests/service tests/gpu tests/spec
 	@$(SUDO) $(PY) -m pytest tests/lab
 
 spec: ## the pure tests alone

@@ -21,7 +21,7 @@ from tests.support.openloop import OpenLoop
 ROW: Final = json.dumps({"input": [[1.0] * 16]})
 EXPECT: Final = b'"y":[[1.0,'
 #: Of so many requests one is explained: an explanation costs the node about as much as the request.
-EXPLAIN_EVERY: Final = 4
+EXPLAIN_EVERY: Final = 8
 LOOK_S: Final = 0.1
 
 
@@ -34,7 +34,7 @@ class Rolled(NamedTuple):
 
 
 class Explained:
-    """Asks an ingress about every fourth request that it answered, until the `with` block ends."""
+    """Asks an ingress about every EXPLAIN_EVERY-th request that it answered, until the `with` block ends."""
 
     def __init__(self, node: Node, load: OpenLoop) -> None:
         self.count = 0
