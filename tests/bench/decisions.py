@@ -3,7 +3,8 @@
     python -m tests.bench.decisions
 
 The world is a real `Fleet` fed with 49 beacons of 200 models each; every decision reads a fresh
-snapshot, as a request does. Three mixes: what is asked is warm here, warm elsewhere only, nowhere.
+snapshot, as a request does. Mixes: what is asked is warm here, warm elsewhere only (with room for
+it here, and with every device full), nowhere.
 """
 
 import random
@@ -29,6 +30,7 @@ from edge.policy.route import decide
 NODES = 50
 MODELS = 200
 DECISIONS = 20_000
+DEVICE_BYTES = 1 << 33
 WARM = OnDevice(service_ms=8.0, cost_ms=4.0)
 
 
@@ -37,8 +39,11 @@ def digest(number: int) -> str:
     return f"{number:064x}"
 
 
-def fleet(draw: random.Random) -> Fleet:
-    """This node with one worker, and 49 others 5 to 250 ms away; a model is on a third of the devices."""
+def fleet(draw: random.Random, used_bytes: int = 0) -> Fleet:
+    """This node with one worker, and 49 others 5 to 250 ms away; a model is on a third of the devices.
+
+    Of each device `used_bytes` are taken.
+    """
     config = NodeConfig(
         node="pop0-a",
         pop="pop0",
@@ -51,7 +56,7 @@ def fleet(draw: random.Random) -> Fleet:
     worker = OwnWorker(
         "pop0-a/0",
         device="cpu",
-        device_bytes=1 << 33,
+        device_bytes=DEVICE_BYTES,
         soft_limit=32,
         hard_limit=128,
         capacity_freed=lambda: None,
@@ -59,6 +64,7 @@ def fleet(draw: random.Random) -> Fleet:
     )
     made.add(worker)
     worker.set_state(State.UP)
+    worker.used_bytes = used_bytes
     for number in range(MODELS // 4):
         worker.resident(digest(number), 100.0)
     now_ms = clock.now_ms()
@@ -74,7 +80,8 @@ def fleet(draw: random.Random) -> Fleet:
             128,
             in_flight=draw.randrange(20),
             queued_ms=draw.uniform(0, 80),
-            device_bytes=1 << 33,
+            device_bytes=DEVICE_BYTES,
+            used_bytes=used_bytes,
         )
         name = f"pop{index}-a"
         made.measured_rtt(name, draw.uniform(5.0, 250.0))
@@ -116,16 +123,17 @@ def measured_us(world: Fleet, numbers: range, draw: random.Random) -> list[float
 def main() -> None:
     """Print a table."""
     draw = random.Random(7)
-    world = fleet(draw)
+    roomy, full = fleet(draw), fleet(draw, DEVICE_BYTES)
     print(f"{NODES} nodes x {MODELS} models, {DECISIONS} decisions each; us per decision")
     print("| asked is | median | p99 | worst |\n|---|---|---|---|")
     mixes = {
-        "warm here": range(MODELS // 4),
-        "warm elsewhere": range(MODELS // 4, MODELS * 3 // 4),
-        "nowhere": range(MODELS * 3 // 4, MODELS),
-        "any of the 200": range(MODELS),
+        "warm here": (roomy, range(MODELS // 4)),
+        "warm elsewhere": (roomy, range(MODELS // 4, MODELS * 3 // 4)),
+        "warm elsewhere, devices full": (full, range(MODELS // 4, MODELS * 3 // 4)),
+        "nowhere": (roomy, range(MODELS * 3 // 4, MODELS)),
+        "any of the 200": (roomy, range(MODELS)),
     }
-    for name, numbers in mixes.items():
+    for name, (world, numbers) in mixes.items():
         took = sorted(measured_us(world, numbers, draw))
         print(
             f"| {name} | {statistics.median(took):.1f} | {took[int(len(took) * 0.99)]:.1f} | {took[-1]:.0f} |"
