@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from netlab import mapverbs
+from netlab import failverbs, mapverbs
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
 
 main.add_command(mapverbs.topologies)
 main.add_command(mapverbs.map_verb)
+for verb in (failverbs.fail_verb, failverbs.heal_verb, failverbs.faults_verb):
+    main.add_command(verb)
 
 
 @main.command()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from netlab import birdctl, names, netns, probe, state, supervise, watch
-from netlab.clock import DeadlineMissed
+from netlab.clock import DeadlineMissed, wait_until
 from netlab.probe import Answer
 from netlab.supervise import Process
 from netlab.topology import City, Node, Pop, Topology
@@ -135,10 +135,11 @@ class HostHandle(User):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One process of a node: what it is there for, and its pid."""
+    """One process of a node: what it is there for, its pid, and its name (`worker-0`)."""
 
     role: str
     pid: int
+    name: str = ""
 
 
 class NodeHandle:
@@ -155,14 +156,18 @@ class NodeHandle:
     def members(self) -> list[Member]:
         """Every living process of the node: parent, proxy, weights, worker, ... BIRD, a Redis."""
         found = supervise.find({netns.inode(self.ns)}, known=self._known())
-        return sorted((Member(_role(pid), pid) for pid in found), key=lambda member: member.pid)
+        return sorted((_member(pid) for pid in found), key=lambda member: member.pid)
 
     def pids(self, *roles: str) -> list[int]:
-        """Pids of these roles; without any, of the whole node but its BIRD and its region's Redis."""
-        return [m.pid for m in self.members() if (m.role in roles if roles else m.role not in _GUESTS)]
+        """Pids of these roles or names; without any, of the whole node but its BIRD and its Redis."""
+
+        def wanted(member: Member) -> bool:
+            return bool({member.role, member.name} & set(roles)) if roles else member.role not in _GUESTS
+
+        return [member.pid for member in self.members() if wanted(member)]
 
     def kill(self, *roles: str) -> list[int]:
-        """kill -9 the processes of these roles (`parent`, `proxy`, `worker`, ...); without any, the node."""
+        """kill -9 these (`parent`, `proxy`, `worker`, `worker-0`, ...); without any, the node."""
         return self.signal(signal.SIGKILL, *roles)
 
     def signal(self, number: signal.Signals, *roles: str) -> list[int]:
@@ -172,30 +177,49 @@ class NodeHandle:
             os.kill(pid, number)
         return pids
 
-    def restart(self, within_s: float = 30.0) -> "NodeHandle":
+    @property
+    def up(self) -> bool:
+        """Whether its parent lives."""
+        return self._parent is not None and supervise.alive(self._parent)
+
+    def end(self) -> None:
+        """kill -9 of whatever is left of it, and wait until nothing is. Raises DeadlineMissed."""
+
+        def gone() -> bool:
+            return not self.kill()  # again and again: a parent may have started a child meanwhile
+
+        wait_until(gone, f"{self.name} is dead", within_s=5)
+
+    def restart(self, within_s: float = 30.0, **environment: str) -> "NodeHandle":
         """Start the node again after it was killed. Raises ProgramFailedError, or KeyError without a lab."""
         ready = self.home / "run" / "ready"
-        with state.locked():
+        with state.changing("restart a node of") as change:
             remembered = state.read()
-            if remembered is None:
-                raise KeyError("there is no lab to restart a node of")
+            program = remembered.program if remembered is not None else ()
             ready.unlink(missing_ok=True)
-            command = [*remembered.program, "-c", str(self.home / "node.yaml")]
-            env = supervise.environment(str(state.ROOT))
-            process = supervise.start(self.name, self.ns, command, state.log_of(self.name), env)
-            others = (process if p.name == self.name else p for p in remembered.processes)
-            state.write(msgspec.structs.replace(remembered, processes=tuple(others)))
+            command = [*program, "-c", str(self.home / "node.yaml")]
+            env = supervise.environment(str(state.ROOT)) | environment
+            process = change(supervise.start(self.name, self.ns, command, state.log_of(self.name), env))
         supervise.wait_until_ready(process, ready, within_s)
         return NodeHandle(self.topology, self.node, process)
+
+    def redis_password(self) -> str:
+        """What it logs into its region's Redis with."""
+        return (self.home / "redis.password").read_text(encoding="utf-8").strip()
 
     def get(self, path: str, *, timeout_s: float = 10.0) -> Answer:
         """GET from the node's unicast address, from its own router."""
         router = names.router(self.node.pop)
         return probe.request(router, str(self.node.v4), "GET", path, timeout_s=timeout_s)
 
+    @property
+    def admin_socket(self) -> Path:
+        """Where its operator asks."""
+        return self.home / "run" / "admin.sock"
+
     def admin(self, method: str, path: str) -> Answer:
         """One request to the operator's plane over the node's own UNIX socket."""
-        return probe.ask_unix(str(self.home / "run" / "admin.sock"), method, path)
+        return probe.ask_unix(str(self.admin_socket), method, path)
 
     def withdraw(self) -> None:
         """Stop attracting clients, as `popctl withdraw` does."""
@@ -244,7 +268,7 @@ class NodeHandle:
 
     def status(self) -> dict[str, Any]:
         """What `poplab status` says about it."""
-        up = self._parent is not None and supervise.alive(self._parent)
+        up = self.up
         ready = up and (self.home / "run" / "ready").exists()
         return {
             "node": self.name,
@@ -282,12 +306,19 @@ class PopHandle:
             node.announce()
 
 
-def _role(pid: int) -> str:
+def _member(pid: int) -> Member:
     """What a process is there for, by its command line."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return "gone"
+        return Member("gone", pid)
+    role = _role(words)
+    # popctl's children say whose they are: --of fra-a/worker-0
+    of = words[words.index("--of") + 1] if "--of" in words[:-1] else ""
+    return Member(role, pid, of.partition("/")[2] or role)
+
+
+def _role(words: list[str]) -> str:
     if "bird" in Path(words[0]).name:
         return "bird"
     if Path(words[0]).name.startswith("redis-server"):

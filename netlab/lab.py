@@ -11,11 +11,11 @@ is start.py's business.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from netlab import birdctl, fib, names, netns, paths, plan, planetfile, state, supervise, wanhandle
+from netlab import birdctl, faultbook, fib, names, netns, paths, plan, planetfile, state, supervise, wanhandle
 from netlab.birdctl import BirdError
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import CityHandle, HostHandle, NodeHandle, PopHandle
@@ -24,6 +24,10 @@ from netlab.state import State
 from netlab.store import OriginHandle
 from netlab.topology import Address, Topology, unknown
 from netlab.wanhandle import WanHandle
+
+if TYPE_CHECKING:
+    from netlab.faultrun import Breakage
+    from netlab.faults import Fault
 
 
 class NotRunningError(Exception):
@@ -168,17 +172,15 @@ class Lab:
 
     def wait_until_host_routed(self, within_s: float) -> None:
         """Until every POP's router knows the way back to this machine."""
-        links = (self.topology.host.host4, self.topology.host.host6)
+        self._wait_until_none(self._no_way_back, "every POP knows the way to this machine", within_s)
 
-        def missing() -> list[str]:
-            return [
-                f"{pop.name} sends {address} to {end or 'nobody'}"
-                for pop in self.topology.pops
-                for address in links
-                if (end := self.trace(pop.name, address)) != self.state.host_city
-            ]
-
-        self._wait_until_none(missing, "every POP knows the way to this machine", within_s)
+    def _no_way_back(self) -> list[str]:
+        return [
+            f"{pop.name} sends {address} to {end or 'nobody'}"
+            for pop in self.topology.pops
+            for address in (self.topology.host.host4, self.topology.host.host6)
+            if (end := self.trace(pop.name, address)) != self.state.host_city
+        ]
 
     def _wait_until_none(self, missing: Any, what: str, within_s: float) -> None:
         last: list[str] = []
@@ -218,6 +220,10 @@ class Lab:
                     wrong.append(f"{city} is led to {node or 'nobody'} instead of {wanted} ({family})")
         return wrong
 
+    def astray(self) -> list[str]:
+        """Every POP that can't reach another, city that is led elsewhere than a fresh planet leads it."""
+        return self._unreached() + ([] if self.state.bare else self._misrouted()) + self._no_way_back()
+
     # -- changing --------------------------------------------------------------------------
 
     def move(self, city: str) -> "Lab":
@@ -240,6 +246,33 @@ class Lab:
         near = list(one)
         far = list(other) or [pop.name for pop in self.topology.pops if pop.name not in near]
         self.wan.partition(near, far)
+
+    # -- breaking --------------------------------------------------------------------------
+
+    def fail(self, target: str | tuple[str, ...], how: str) -> "Breakage":
+        """Break one thing, as `poplab fail` does (netlab/faults.py); `with` heals it at the end.
+
+        Raises KeyError for an unknown target or way.
+        """
+        from netlab import faultrun  # the netlink library costs 0.4 s, which `status` need not pay
+
+        return faultrun.fail(self, target, how)
+
+    def heal(self, target: str | tuple[str, ...] = "all", within_s: float = 90.0) -> "list[Fault]":
+        """Undo the faults of a target, or all, and wait until the planet is well. Raises DeadlineMissed."""
+        from netlab import faultrun
+
+        return faultrun.heal(self, target, within_s=within_s)
+
+    def faults(self) -> "list[Fault]":
+        """What is broken on purpose now, the oldest first."""
+        return faultbook.entries()
+
+    def wait_until_well(self, within_s: float) -> None:
+        """Until the planet passes every check that a fresh one passes. Raises DeadlineMissed."""
+        from netlab import well
+
+        well.wait_until_well(within_s)
 
     # -- telling ---------------------------------------------------------------------------
 

@@ -185,8 +185,8 @@ class Origin:
             return refusal(400, str(error))
         return web.json_response({"ok": True, "kind": fault.kind})
 
-    async def _clear_faults(self, _: web.Request) -> web.Response:
-        self.faults.clear()
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        self.faults.clear(request.query.get("kind", ""))
         return web.json_response({"ok": True})
 
 

@@ -57,9 +57,9 @@ class Faults:
         self._rules.append(fault)
         return fault
 
-    def clear(self) -> None:
-        """Behave from now on."""
-        self._rules.clear()
+    def clear(self, kind: str = "") -> None:
+        """Behave from now on; with a kind, as far as that kind goes."""
+        self._rules = [rule for rule in self._rules if kind not in ("", rule.kind)]
 
     def take(self, name: str, *, get: bool, ranged: bool) -> Fault | None:
         """The fault that befalls this request, used up by one; None for an honest answer."""

@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from netlab import names, netns, redisconf, resp, state, supervise
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import NodeHandle
@@ -112,16 +110,10 @@ class RedisHandle:
 
         Raises ProgramFailedError, or KeyError without a lab.
         """
-        with state.locked():
-            remembered = state.read()
-            if remembered is None:
-                raise KeyError("there is no lab to start a Redis of")
+        with state.changing("start a Redis of") as change:
             if supervise.alive(self.process):
                 return
-            process = start(self.region, supervise.environment(str(state.ROOT)))
-            others = (process if p.name == process.name else p for p in remembered.processes)
-            state.write(msgspec.structs.replace(remembered, processes=tuple(others)))
-            self.process = process
+            self.process = change(start(self.region, supervise.environment(str(state.ROOT))))
         self.wait_until_answers(within_s)
 
     def stop(self) -> None:
@@ -152,6 +144,11 @@ class RedisHandle:
             wire.settimeout(timeout_s)
             wire.connect((self.address, self.port))
             return resp.ask(wire, user, password, words)
+
+    def configured(self, name: str) -> str:
+        """What its redis.conf says of a setting; empty where it says nothing."""
+        lines = (state.redis_home(self.region.name) / "redis.conf").read_text(encoding="utf-8").splitlines()
+        return next((line.partition(" ")[2] for line in lines if line.partition(" ")[0] == name), "")
 
     def wait_until_answers(self, within_s: float) -> None:
         """Until it answers PING. Raises ProgramFailedError with the end of its log."""

@@ -15,14 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
-from netlab import apply, bird, clock, names, plan, planetfile, regions, state, store, supervise, sweep
+from netlab import apply, bird, birds, clock, names, plan, planetfile, regions, state, store, supervise, sweep
 from netlab.lab import Lab
 from netlab.node import NodeFiles, node_yaml
 from netlab.supervise import Process
 from netlab.topology import Topology
 
 MODELS: Final = Path(__file__).parent.parent / "models" / "store"
-BIRD_NICENESS: Final = -10
 Say = Callable[[str], None]
 
 
@@ -204,15 +203,8 @@ def _start_birds(topology: Topology, env: dict[str, str], *, bare: bool) -> list
 
 def _bird(place: str, conf: str, env: dict[str, str]) -> Process:
     """Start a BIRD. `place` is its namespace without our prefix."""
-    file = state.bird_conf(place)
-    file.write_text(conf)
-    command = ["bird", "-f", "-c", str(file), "-s", str(state.bird_control(place))]
-    name = f"{place}.bird"
-    process = supervise.start(name, f"{names.PREFIX}{place}", command, state.log_of(name), env)
-    # A router shares no processor with the machines that it serves. Worst of 32 withdrawals beside two
-    # busy processes, interleaved: 58 ms without this, 48 with it.
-    os.setpriority(os.PRIO_PROCESS, process.pid, BIRD_NICENESS)
-    return process
+    state.bird_conf(place).write_text(conf)
+    return birds.start(place, env)
 
 
 def _prepare_nodes(topology: Topology) -> None:

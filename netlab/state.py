@@ -7,13 +7,14 @@ remembered things are for.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from netlab import mounts
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.supervise import Process
 
@@ -105,7 +106,30 @@ def write(state: State) -> None:
 
 def erase() -> None:
     """Forget everything, the nodes' stores too."""
+    for mounted in mounts.below(ROOT):
+        mounts.drop(mounted)
     shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@contextmanager
+def changing(what: str) -> Iterator[Callable[[Process], Process]]:
+    """Hold the lab, and note each program that was started in the place of one of the same name.
+
+    Raises KeyError without a lab; `what` ends its sentence: "there is no lab to ...".
+    """
+
+    def note(process: Process) -> Process:
+        remembered = read()
+        if remembered is None:
+            raise KeyError(f"there is no lab to {what}")
+        others = (process if old.name == process.name else old for old in remembered.processes)
+        write(msgspec.structs.replace(remembered, processes=tuple(others)))
+        return process
+
+    with locked():
+        if read() is None:
+            raise KeyError(f"there is no lab to {what}")
+        yield note
 
 
 @contextmanager

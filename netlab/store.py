@@ -36,21 +36,17 @@ class OriginHandle:
 
     def kill(self) -> None:
         """kill -9: whoever connects is refused from now on."""
-        if supervise.alive(self.process):
-            os.kill(self.process.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         wait_until(lambda: not supervise.alive(self.process), "the origin is dead", within_s=5)
 
     def restart(self, within_s: float = 20.0) -> "OriginHandle":
         """Start it again after it was killed. Raises ProgramFailedError, or KeyError without a lab."""
-        with state.locked():
+        with state.changing("restart the origin of") as change:
             remembered = state.read()
-            if remembered is None:
-                raise KeyError("there is no lab to restart the origin of")
+            models = Path(remembered.models if remembered is not None else "")
             log = Path(self.process.log)
             log.replace(log.with_suffix(".before.log"))  # readiness is a line in the log
-            process = start(self.topology, Path(remembered.models), supervise.environment(str(state.ROOT)))
-            others = (process if p.name == NAME else p for p in remembered.processes)
-            state.write(msgspec.structs.replace(remembered, processes=tuple(others)))
+            process = change(start(self.topology, models, supervise.environment(str(state.ROOT))))
         supervise.wait_until_ready(process, None, within_s)
         return OriginHandle(self.topology, process)
 
@@ -59,9 +55,14 @@ class OriginHandle:
         rule = {"kind": kind, "path_prefix": path_prefix, "count": count, **more}
         self._ask("POST", "/_fault", msgspec.json.encode(rule))
 
-    def heal(self) -> None:
-        """No faults any more."""
-        self._ask("DELETE", "/_fault", None)
+    def heal(self, kind: str = "") -> None:
+        """No faults of that kind any more; without one, none at all."""
+        self._ask("DELETE", f"/_fault?kind={kind}" if kind else "/_fault", None)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it lives."""
+        if supervise.alive(self.process):
+            os.kill(self.process.pid, number)
 
     def stats(self) -> dict[str, Any]:
         """Requests, bytes and statuses per client, and the faults in force."""

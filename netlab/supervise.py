@@ -105,6 +105,12 @@ def alive(process: Process) -> bool:
     return stat is not None and stat.state not in "ZX" and stat.started_ticks == process.started_ticks
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process is frozen by a signal."""
+    stat = read_stat(pid)
+    return stat is not None and stat.state in "Tt"
+
+
 def tail(log: str | Path, lines: int = 12) -> str:
     """The last lines of a log, for an error's text."""
     try:

@@ -1,0 +1,277 @@
+"""The hands of the fault table: how each way of failing is done to a running lab, and undone.
+
+Undoing looks at what is there and asks for no memory of the deed, so that any process can do it, at
+any time, twice. Faults that change settings can't be undone while who holds the settings is stopped
+or dead: `UNDO_RANK` is the order. It refuses to know what is recorded and who waits for what.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from netlab import apply, bridgeport, faultdisk, names, regions, supervise
+from netlab.birds import BirdHandle, process_name
+from netlab.faults import Kind
+from netlab.faulttarget import Target, every
+from netlab.lab import Lab
+from netlab.regions import RedisHandle
+from netlab.steps import Drop, Sysctl, Up, Veth
+
+Act = Callable[[Lab, Target], None]
+
+
+class Hands(msgspec.Struct, frozen=True):
+    """How one way of failing is done and undone. Both may raise what their handles raise."""
+
+    apply: Act
+    undo: Act
+    #: Undone in this order: the network carries and the frozen go on, the dead live, settings are right.
+    rank: int = 0
+
+
+RESTART_WITHIN_S: Final = 60.0
+
+# -- nodes -----------------------------------------------------------------------------------
+
+
+def _signal(number: signal.Signals) -> Act:
+    def act(lab: Lab, target: Target) -> None:
+        node = lab.node(target.node)
+        if not node.signal(number, *target.of):
+            raise LookupError(
+                f"{target.name} has no process now: poplab heal {target.node} starts what is missing"
+            )
+
+    return act
+
+
+def _thaw_node(lab: Lab, target: Target) -> None:
+    lab.node(target.node).signal(signal.SIGCONT)
+
+
+def _revive(lab: Lab, target: Target) -> None:
+    """Whoever has a parent gets its children back from it; whoever has none is started again."""
+    node = lab.node(target.node)
+    if not node.up:
+        node.end()
+        node.restart(RESTART_WITHIN_S)
+
+
+def _port_of(lab: Lab, target: Target) -> tuple[str, str]:
+    """The router's namespace and its port towards a node or the origin."""
+    pop = lab.topology.node(target.node).pop if target.node else lab.topology.origin.pop
+    return names.router(pop), names.node_port(target.name)
+
+
+def _vanish(lab: Lab, target: Target) -> None:
+    router, port = _port_of(lab, target)
+    holder = _holder(router, target)
+    if not bridgeport.exists(router, holder.name):
+        # A bridge whose last port is off loses its carrier, and BIRD would know at once.
+        quiet = [
+            Sysctl(router, f"net.ipv6.conf.{end}.disable_ipv6", "1") for end in (holder.name, holder.peer)
+        ]
+        apply.carry_out([holder, *quiet, Up(router, holder.peer)])
+    bridgeport.wait_until_running(router, holder.name)
+    bridgeport.set_port(router, port, carries=False)
+
+
+def _reappear(lab: Lab, target: Target) -> None:
+    router, port = _port_of(lab, target)
+    bridgeport.set_port(router, port, carries=True)
+    holder = _holder(router, target)
+    if bridgeport.exists(router, holder.name):
+        apply.carry_out([Drop(holder)])
+
+
+def _holder(router: str, target: Target) -> Veth:
+    """A cable from the bridge to nowhere, which holds its carrier up."""
+    mac = "02:ed:9e:fa:00:0{}"
+    return Veth(
+        router, f"h-{target.name}", mac.format(1), router, f"k-{target.name}", mac.format(2), master="lan"
+    )
+
+
+def _fill(lab: Lab, target: Target) -> None:
+    node = lab.node(target.node)
+    faultdisk.require_room(node.home)
+    node.end()
+    faultdisk.move(node.home)
+    node.restart(RESTART_WITHIN_S)
+    faultdisk.fill(node.home)
+
+
+def _unfill(lab: Lab, target: Target) -> None:
+    node = lab.node(target.node)
+    if faultdisk.is_full(node.home):
+        node.end()
+        faultdisk.clear(node.home)
+        node.restart(RESTART_WITHIN_S)
+
+
+# -- BIRD ------------------------------------------------------------------------------------
+
+
+def _bird(lab: Lab, target: Target) -> BirdHandle:
+    place = target.of[0]
+    process = next(p for p in lab.state.processes if p.name == process_name(place))
+    return BirdHandle(place, process)
+
+
+# -- Redis -----------------------------------------------------------------------------------
+
+
+def _redis(lab: Lab, target: Target) -> RedisHandle:
+    return lab.region(target.of[0]).redis
+
+
+def _setting(name: str, wrong: str) -> Hands:
+    """A setting is wrong until it is what redis.conf says, or Redis's own default, "0"."""
+
+    def write(lab: Lab, target: Target) -> None:
+        _redis(lab, target).cli("CONFIG", "SET", name, wrong)
+
+    def put_back(lab: Lab, target: Target) -> None:
+        redis = _redis(lab, target)
+        redis.cli("CONFIG", "SET", name, redis.configured(name) or "0")
+
+    return Hands(write, put_back, rank=2)
+
+
+def _wrong_password(lab: Lab, target: Target) -> None:
+    redis = _redis(lab, target)
+    for node in lab.topology.nodes_of(target.of[0]):
+        redis.cli("ACL", "SETUSER", node.name, "resetpass", ">not-what-it-knows")
+        redis.cli("CLIENT", "KILL", "USER", node.name)
+
+
+def _right_password(lab: Lab, target: Target) -> None:
+    redis = _redis(lab, target)
+    for node in lab.topology.nodes_of(target.of[0]):
+        redis.cli("ACL", "SETUSER", node.name, "resetpass", f">{lab.node(node.name).redis_password()}")
+
+
+def _flush(lab: Lab, target: Target) -> None:
+    _redis(lab, target).cli("FLUSHALL")
+
+
+def _nothing(lab: Lab, target: Target) -> None:
+    pass
+
+
+# -- the origin and the links ----------------------------------------------------------------
+
+
+def _lie(kind: str) -> Hands:
+    def act(lab: Lab, target: Target) -> None:
+        lab.origin.heal(kind)  # a second time is not twice as much
+        lab.origin.fail(kind, "")
+
+    return Hands(act, lambda lab, target: lab.origin.heal(kind), rank=2)
+
+
+def _start_origin(lab: Lab, target: Target) -> None:
+    if not supervise.alive(lab.origin.process):
+        lab.origin.restart()
+
+
+def _cut(lab: Lab, target: Target) -> None:
+    one, other = target.of
+    lab.wan.cut(one, other)
+
+
+def _mend(lab: Lab, target: Target) -> None:
+    one, other = target.of
+    lab.wan.mend(one, other)
+
+
+_PART: Final = {
+    "kill": Hands(_signal(signal.SIGKILL), _revive, rank=1),
+    "stop": Hands(_signal(signal.SIGSTOP), _thaw_node),
+}
+_PORT: Final = Hands(_vanish, _reappear)
+_LIES: Final = ("5xx", "stall", "drip", "cut", "corrupt", "200-to-range")
+
+HANDS: Final[dict[Kind, dict[str, Hands]]] = {
+    "node": _PART | {"blackhole": _PORT, "full": Hands(_fill, _unfill, rank=1)},
+    "parent": _PART,
+    "proxy": _PART,
+    "weights": _PART,
+    "worker": _PART,
+    "bird": {
+        "kill": Hands(
+            lambda lab, target: _bird(lab, target).kill(),
+            lambda lab, target: _bird(lab, target).start(),
+            rank=1,
+        ),
+        "stop": Hands(
+            lambda lab, target: _bird(lab, target).signal(signal.SIGSTOP),
+            lambda lab, target: _bird(lab, target).signal(signal.SIGCONT),
+        ),
+    },
+    "redis": {
+        "kill": Hands(
+            lambda lab, target: _redis(lab, target).kill(),
+            lambda lab, target: _redis(lab, target).start(),
+            rank=1,
+        ),
+        "stop": Hands(
+            lambda lab, target: _redis(lab, target).stop(),
+            lambda lab, target: _redis(lab, target).cont(),
+        ),
+        "flush": Hands(_flush, _nothing, rank=2),
+        "wrong-password": Hands(_wrong_password, _right_password, rank=2),
+        "read-only": _setting("min-replicas-to-write", "1"),
+        "out-of-memory": _setting("maxmemory", "1"),
+    },
+    "origin": {
+        "kill": Hands(lambda lab, target: lab.origin.kill(), _start_origin, rank=1),
+        "stop": Hands(
+            lambda lab, target: lab.origin.signal(signal.SIGSTOP),
+            lambda lab, target: lab.origin.signal(signal.SIGCONT),
+        ),
+        "blackhole": _PORT,
+        **{kind: _lie(kind) for kind in _LIES},
+    },
+    "link": {"cut": Hands(_cut, _mend)},
+}
+
+
+def revive_all(lab: Lab, say: Callable[[str], None]) -> None:
+    """Mend what is broken without anybody's order: thaw what is stopped, start what is dead."""
+    for target in every(lab.topology):
+        if lab.state.bare and target.kind not in ("link", "bird"):
+            continue
+        for how in ("stop", "kill"):
+            if target.kind in ("node", "bird", "redis", "origin") and (why := _ails(lab, target, how)):
+                say(why)
+                HANDS[target.kind][how].undo(lab, target)
+                lab = Lab.running()
+    lab.wan.mend()
+
+
+def _ails(lab: Lab, target: Target, how: str) -> str:
+    """What `how` would explain; empty when nothing."""
+    process = next((p for p in lab.state.processes if p.name == _PROCESS[target.kind](target)), None)
+    if process is None:
+        return ""
+    pids = lab.node(target.node).pids() if target.kind == "node" else [process.pid]
+    if how == "kill":
+        return "" if supervise.alive(process) else f"{process.name} is dead: it is started again"
+    stopped = supervise.alive(process) and any(supervise.stopped(pid) for pid in pids)
+    return f"{process.name} is stopped: it goes on" if stopped else ""
+
+
+_PROCESS: Final[dict[Kind, Callable[[Target], str]]] = {
+    "node": lambda target: target.node,
+    "bird": lambda target: process_name(target.of[0]),
+    "redis": lambda target: regions.process_name(target.of[0]),
+    "origin": lambda target: target.name,
+}
+
+
+def in_order(faults: Sequence[tuple[Kind, str]]) -> list[int]:
+    """Indices of `faults` in the order in which they are to be undone."""
+    return sorted(range(len(faults)), key=lambda at: HANDS[faults[at][0]][faults[at][1]].rank)
