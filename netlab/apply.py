@@ -168,6 +168,19 @@ def _write_sysctl(key: str, value: str) -> None:
         raise LookupError(f"{key} was set to {value} and reads {seen}")
 
 
+def delay(space: str, dev: str, microseconds: int) -> None:
+    """Have the kernel's netem hold what leaves `dev`. Raises ApplyError where there is no netem."""
+
+    def body() -> None:
+        with IPRoute() as ip:
+            try:
+                ip.tc("add", "netem", index=_index(dev), handle="1:", delay=microseconds)
+            except (NetlinkError, LookupError) as error:
+                raise ApplyError(f"netem on {dev}: {error}") from error
+
+    netns.inside(space, body)
+
+
 def tagged_namespaces() -> list[str]:
     """Namespaces that are ours: by name and by the tag on their `lo`."""
     return [name for name in netns.names() if netns.is_namespace(name) and netns.inside(name, _is_tagged)]

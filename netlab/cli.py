@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from netlab import failverbs, mapverbs
+from netlab import doctorverb, failverbs, mapverbs
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "-t", "--topology", "--planet", help="A planet's file, or a name of `poplab topologies`."
-)
+@click.option("-t", "--topology", "--planet", help="A planet's file, or a name of `poplab topologies`.")
 @click.option("--models", type=click.Path(path_type=Path), help="The published models.")
 @click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
 def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
@@ -75,6 +73,7 @@ main.add_command(mapverbs.topologies)
 main.add_command(mapverbs.map_verb)
 for verb in (failverbs.fail_verb, failverbs.heal_verb, failverbs.faults_verb):
     main.add_command(verb)
+main.add_command(doctorverb.doctor)
 
 
 @main.command()
