@@ -114,11 +114,15 @@ class Lab:
 
     def next_hop(self, place: str, to: Address) -> fib.Hop | None:
         """Where the kernel of a namespace sends a packet for `to`."""
+        return self.next_hops(place, [to])[0]
 
-        def read() -> fib.Hop | None:
+    def next_hops(self, place: str, to: Iterable[Address]) -> list[fib.Hop | None]:
+        """The same for several destinations, from one look."""
+
+        def read() -> list[fib.Hop | None]:
             # "self" would be the process, which never leaves the host's namespace.
             base = Path("/proc/thread-self/net")
-            return fib.lookup((base / "route").read_text(), (base / "ipv6_route").read_text(), to)
+            return fib.lookups((base / "route").read_text(), (base / "ipv6_route").read_text(), to)
 
         return netns.inside(place, read)
 
@@ -203,13 +207,13 @@ class Lab:
             raise DeadlineMissed(text) from missed
 
     def _unreached(self) -> list[str]:
-        pairs = [(a, b) for a in self.topology.pops for b in self.topology.pops if a.name != b.name]
-        return [
-            f"no route from {one.name} to {address}"
-            for one, other in pairs
-            for address in (other.lan4[1], other.lan6[1])
-            if self.next_hop(names.router(one.name), address) is None
-        ]
+        wanted = {pop.name: (pop.lan4[1], pop.lan6[1]) for pop in self.topology.pops}
+        missing = []
+        for name in wanted:
+            far = [address for other, both in wanted.items() if other != name for address in both]
+            hops = zip(far, self.next_hops(names.router(name), far), strict=True)
+            missing += [f"no route from {name} to {address}" for address, hop in hops if hop is None]
+        return missing
 
     def _misrouted(self) -> list[str]:
         wrong = []
@@ -283,7 +287,11 @@ class Lab:
             "schema_version": 1,
             "planet": self.topology.name,
             "anycast": [str(self.topology.vip4), str(self.topology.vip6)],
-            "wan": {"engine": fabric.get("engine", "down"), "late_frames": fabric.get("late_total", 0)},
+            "wan": {
+                "engine": fabric.get("engine", "down"),
+                "late_frames": fabric.get("late_total", 0),
+                "links": [link.as_dict() for link in self.wan.conditions()] if fabric else [],
+            },
             "host": {"city": self.state.host_city, "served_by": self._led(self.state.host_city)},
             "pops": [self._pop_status(pop.name) for pop in self.topology.pops],
             "regions": [self.region(region.name).status() for region in self.topology.regions],

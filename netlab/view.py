@@ -11,6 +11,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"planet    {status['planet']}",
         f"anycast   {'  '.join(status['anycast'])}",
         f"wan       {wan['engine']}, {wan['late_frames']} late frames",
+        *(f"          {link['from']} to {link['to']}: {link['text']}" for link in wan["links"]),
         f"host      in {host['city']}, served by {_led(host['served_by'], doors)}",
         "",
     ]

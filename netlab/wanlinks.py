@@ -31,10 +31,8 @@ class LinkState(msgspec.Struct, frozen=True, kw_only=True):
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "from" if name == "origin" else name: value
-            for name, value in msgspec.structs.asdict(self).items()
-        }
+        values = msgspec.structs.asdict(self)
+        return {"from": values.pop("origin"), **values, "text": self.text()}
 
 
 def link_state(origin: str, to: str, pair: Mapping[str, Any]) -> LinkState:

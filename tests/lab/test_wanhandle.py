@@ -95,6 +95,7 @@ def test_poplab_link_says_what_it_did_and_how_to_undo_it(planet: Lab) -> None:
     assert "undo: poplab link iad fra --mend" in did.stderr
     told = json.loads(poplab("link", "iad", "fra", "--json").stdout)
     assert told["directions"][0]["differs"] == {"one_way_ms": 55.0, "loss": 0.01, "rate_bps": 10_000_000}
+    assert "\n          iad to fra: 55 ms, loss 1%, at most 10 Mbit/s\n" in poplab("status").stdout
     assert poplab("link", "iad", "fra", "--mend").stdout.startswith("iad - fra: RTT 90 ms\n")
     assert planet.wan.conditions() == []
 
