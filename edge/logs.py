@@ -1,6 +1,10 @@
-"""What a process says: one JSON object per line on stderr, the same keys everywhere."""
+"""What a process says: one JSON object per line on stderr, the same keys everywhere.
+
+SIGUSR1 makes a running process say everything (`debug`), SIGUSR2 as much as its file says again.
+"""
 
 import logging
+import signal
 import sys
 from typing import Any, Final
 
@@ -8,6 +12,7 @@ import msgspec
 
 from edge import clock
 
+MORE_OR_LESS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 _encode = msgspec.json.Encoder().encode
 _RECORD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -41,3 +46,10 @@ def log_to_stderr(who: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(who))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for number in MORE_OR_LESS:
+        signal.signal(number, lambda number, _: logging.getLogger().setLevel(level_for(number, level)))
+
+
+def level_for(number: int, configured: str) -> str:
+    """The level that a signal asks for."""
+    return "DEBUG" if number == signal.SIGUSR1 else configured.upper()

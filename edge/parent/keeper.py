@@ -8,6 +8,7 @@ child does is its own affair; whether the node attracts traffic is not decided h
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -78,6 +79,7 @@ class Child:
         self.exits = 0
         self._node = node
         self._log_level = log_level
+        self._said: signal.Signals | None = None
         self._observer = observer
         self._on_call = on_call
         self._stopping = asyncio.Event()
@@ -240,8 +242,16 @@ class Child:
                     self._news.clear()
                     await self._news.wait()
 
+    def say(self, number: signal.Signals) -> None:
+        """Pass on how much is to be logged, also to processes that follow."""
+        self._said = number
+        for life in self._lives:
+            life.say(number)
+
     def _begin(self, role: Role) -> Life:
         life = Life(role, self, node=self._node, log_level=self._log_level, on_call=self._on_call)
+        if self._said is not None:
+            life.say(self._said)
         task = self._group.create_task(life.run())
         self._lives[life] = task
         task.add_done_callback(lambda _: self._ended(life))

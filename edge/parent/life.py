@@ -75,6 +75,7 @@ class Life:
         self._log_level = log_level
         self._on_call = on_call
         self._beat_ms: float | None = None
+        self._said: signal.Signals | None = None
         self._events = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,6 +110,12 @@ class Life:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILL_WAIT_S):
                 await self.over.wait()
+
+    def say(self, number: signal.Signals) -> None:
+        """Let it log more or less, once it has spoken: before, it might still die of such a signal."""
+        self._said = number
+        if self._beat_ms is not None:
+            self._signal(number)
 
     def watch(self, now_ms: float) -> None:
         """Kill it when it has been silent for too long, or speaks far too much. Call it regularly."""
@@ -189,6 +196,8 @@ class Life:
     def _hear(self, head: calls.Head, _: bytes) -> None:
         self._events += 1
         if isinstance(head, calls.Heartbeat):
+            if self._beat_ms is None and self._said is not None:
+                self._signal(self._said)
             self._beat_ms = clock.now_ms()
             self.ready = head.ready
             if head.ready:

@@ -16,7 +16,7 @@ from typing import Final
 from edge import clock
 from edge.config import NodeConfig
 from edge.errors import EdgeError, Reason, Source
-from edge.logs import log_to_stderr
+from edge.logs import MORE_OR_LESS, level_for, log_to_stderr
 from edge.parent.announce import AnnounceError, Announcer
 from edge.parent.attract import Attraction
 from edge.parent.boot import CODE_ROOT, BootError, Role, make_store, plan_roles
@@ -104,6 +104,7 @@ class Tree:
     ) -> None:
         self._attraction = attraction
         self._stop = stop
+        self._log_level = config.log_level
         self._ready = False
         self._ready_path = Path(config.run_dir) / "ready"
         self._unready()
@@ -127,6 +128,8 @@ class Tree:
         """From the first child's start to the last one's exit. Raises UnfitError."""
         if os.geteuid() != 0:
             log.warning("not root: children keep this uid, workers keep the network")
+        for number in MORE_OR_LESS:
+            asyncio.get_running_loop().add_signal_handler(number, self._say, number)
         try:
             async with asyncio.TaskGroup() as group:
                 lives = {child: group.create_task(child.keep()) for child in self._children}
@@ -175,6 +178,12 @@ class Tree:
             self._unready()
 
     # --- inside
+
+    def _say(self, number: signal.Signals) -> None:
+        """More or less from now on, the children and those that will follow them too."""
+        logging.getLogger().setLevel(level_for(number, self._log_level))
+        for child in self._children:
+            child.say(number)
 
     async def _end(self, lives: dict[Child, asyncio.Task[None]]) -> None:
         """Withdraw, let the proxy finish, then the others; nobody outlives the grace."""

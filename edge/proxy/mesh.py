@@ -6,6 +6,7 @@ worker that was asked for, so that the ingress knows better the next time.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +20,8 @@ from edge.proxy.upstream import RequestBody
 from edge.weights.manifest import DIGEST, MODEL_NAME
 from edge.wire import calls
 from edge.wire.exchange import Incoming
+
+log = logging.getLogger(__name__)
 
 MAX_HOPS: Final = 1
 #: What a peer's word is worth, whatever its own door allows.
@@ -80,6 +83,7 @@ class MeshCalls:
         outcome = "failed"
         try:
             _check(call)
+            log.debug("request forwarded here", extra={"id": call.request_id, "model": call.model})
             held = None if incoming.rest is not None else incoming.body
             chunks = None if incoming.rest is None else aiter(incoming.rest)
             body = RequestBody(held, chunks, len(incoming.body))

@@ -179,7 +179,7 @@ class Parts:
             ledger=self.ledger,
             metrics=self.metrics,
             random=random.SystemRandom(),
-            log_request=_log_request if log.isEnabledFor(logging.DEBUG) else None,
+            log_request=_log_request,
         )
 
     def _add_workers(self) -> None:
@@ -322,7 +322,15 @@ def _hosts(config: NodeConfig) -> frozenset[str]:
 
 
 def _log_request(own_id: str, model: str, served_by: str, route: str, code: int, ms: float) -> None:
-    log.debug(
-        "request",
-        extra={"id": own_id, "model": model, "served_by": served_by, "route": route, "code": code, "ms": ms},
-    )
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(
+            "request",
+            extra={
+                "id": own_id,
+                "model": model,
+                "served_by": served_by,
+                "route": route,
+                "code": code,
+                "ms": ms,
+            },
+        )

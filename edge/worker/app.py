@@ -254,6 +254,9 @@ class App:
 
     def _submit(self, asked: _Asked) -> None:
         resident = asked.resident
+        if log.isEnabledFor(logging.DEBUG):
+            # Before it runs: a worker that is killed has said what it had.
+            log.debug("request taken", extra={"id": asked.head.request_id, "model": asked.head.model})
         if not self._pending:
             self._idle.clear()
         self._pending += 1
