@@ -4,6 +4,7 @@ Only the main table and the most specific route count, which is all that the lab
 Reading text costs a fraction of a millisecond; asking by netlink would cost `status` its start.
 """
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
@@ -20,10 +21,22 @@ class Hop(msgspec.Struct, frozen=True):
     dev: str
 
 
+_Route = tuple[IPv4Network | IPv6Network, int, int, Hop]
+
+
 def lookup(route_text: str, route6_text: str, to: Address) -> Hop | None:
     """The next hop towards `to`, or None when nothing leads there."""
+    return lookups(route_text, route6_text, [to])[0]
+
+
+def lookups(route_text: str, route6_text: str, to: Iterable[Address]) -> list[Hop | None]:
+    """The next hop towards each: the tables are read once, which fifty POPs are grateful for."""
+    tables = {4: _routes4(route_text), 6: _routes6(route6_text)}
+    return [_best(tables[address.version], address) for address in to]
+
+
+def _best(routes: list[_Route], to: Address) -> Hop | None:
     best: tuple[int, int, Hop] | None = None
-    routes = _routes4(route_text) if to.version == 4 else _routes6(route6_text)
     for net, metric, flags, hop in routes:
         if to in net and flags & _UP:
             candidate = (net.prefixlen, -metric, hop)
@@ -32,8 +45,8 @@ def lookup(route_text: str, route6_text: str, to: Address) -> Hop | None:
     return best[2] if best is not None and best[2].dev else None
 
 
-def _routes4(text: str) -> list[tuple[IPv4Network, int, int, Hop]]:
-    found = []
+def _routes4(text: str) -> list[_Route]:
+    found: list[_Route] = []
     for line in text.splitlines()[1:]:
         dev, to, via, flags, _, _, metric, mask, *_ = line.split()
         gateway = _little(via)
@@ -46,8 +59,8 @@ def _little(text: str) -> IPv4Address:
     return IPv4Address(bytes.fromhex(text)[::-1])
 
 
-def _routes6(text: str) -> list[tuple[IPv6Network, int, int, Hop]]:
-    found = []
+def _routes6(text: str) -> list[_Route]:
+    found: list[_Route] = []
     for line in text.splitlines():
         to, length, _, _, via, metric, _, _, flags, dev = line.split()
         gateway = IPv6Address(int(via, 16))

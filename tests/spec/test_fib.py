@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from netlab.fib import Hop, lookup
+from netlab.fib import Hop, lookup, lookups
 
 # A router's tables, as the kernel printed them.
 ROUTE = """\
@@ -44,3 +44,8 @@ def test_the_most_specific_route_wins(to: str, hop: Hop | None) -> None:
 
 def test_an_empty_table_leads_nowhere() -> None:
     assert lookup("Iface\n", "", ip_address("10.2.0.11")) is None
+
+
+def test_many_are_looked_up_in_one_reading() -> None:
+    addresses = [ip_address(text) for text in ("198.51.100.1", "fd5e:ed9e::1", "192.0.2.1")]
+    assert lookups(ROUTE, ROUTE6, addresses) == [lookup(ROUTE, ROUTE6, address) for address in addresses]
