@@ -16,7 +16,7 @@ from typing import Final
 
 from netlab import apply, checks, clock, names, netns, plan, planetfile, regions, start, state, supervise
 from netlab.checks import Check
-from netlab.lab import Lab
+from netlab.lab import Lab, NotRunningError
 from netlab.steps import Namespace, Step, Up, Veth
 from netlab.topology import Topology
 from netlab.wanport import Port
@@ -139,7 +139,7 @@ def _error(work: Callable[[], object]) -> str:
 def _planet() -> Topology:
     try:
         return Lab.running().topology
-    except Exception:  # noqa: BLE001 -- no lab, or one whose file this version can't read: the planet then
+    except (NotRunningError, planetfile.TopologyError):
         return planetfile.load(planetfile.PLANET)
 
 

@@ -62,7 +62,7 @@ def map_verb(topology: str | None, *, mermaid: bool, as_json: bool) -> None:
         else:
             try:
                 lab = Lab.running()
-                planet, landed = lab.topology, None if lab.state.bare else _landed(lab)
+                planet, landed = lab.topology, _landed(lab)
             except NotRunningError:
                 planet = planetfile.load(planetfile.PLANET)
         found = atlas.world(planet, landed)
