@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from netlab import doctorverb, failverbs, mapverbs
+from netlab import doctorverb, failverbs, linkverbs, mapverbs
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def main() -> None:
 @click.option("-t", "--topology", "--planet", help="A planet's file, or a name of `poplab topologies`.")
 @click.option("--models", type=click.Path(path_type=Path), help="The published models.")
 @click.option("--bare", is_flag=True, help="Only the network: no nodes, no origin.")
-def up(topology: str | None, models: Path | None, *, bare: bool) -> None:
+@click.option("--wan-engine", type=click.Choice(["afpacket", "netem"]), default="afpacket", show_default=True)
+def up(topology: str | None, models: Path | None, wan_engine: str, *, bare: bool) -> None:
     """Start the planet; does nothing when it runs already. Ends with what to try next."""
     from netlab import planetfile, start, view
 
     with told_of_changes():
         planet = planetfile.find(topology) if topology else planetfile.PLANET
-        wish = start.Wish(planet=planet, models=models or start.MODELS, bare=bare)
+        wish = start.Wish(planet=planet, models=models or start.MODELS, bare=bare, wan_engine=wan_engine)
         lab, fresh = start.up(wish, say)
         if not fresh:
             say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")
@@ -173,6 +174,10 @@ def logs(name: str | None, *, follow: bool) -> None:
                 raise KeyError(unknown(name, list(files), "log"))
             files = {name: files[name]}
         logbook.show(files, click.echo, follow=follow)
+
+
+main.add_command(linkverbs.link)
+main.add_command(linkverbs.partition)
 
 
 if __name__ == "__main__":

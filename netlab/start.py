@@ -15,13 +15,29 @@ from typing import Any, Final
 
 import msgspec
 
-from netlab import apply, bird, birds, clock, names, plan, planetfile, regions, state, store, supervise, sweep
+from netlab import (
+    apply,
+    bird,
+    birds,
+    clock,
+    names,
+    plan,
+    planetfile,
+    regions,
+    state,
+    store,
+    supervise,
+    sweep,
+    wannetem,
+)
 from netlab.lab import Lab
 from netlab.node import NodeFiles, node_yaml
 from netlab.supervise import Process
 from netlab.topology import Topology
 
 MODELS: Final = Path(__file__).parent.parent / "models" / "store"
+#: What carries the WAN's frames -> the program.
+WAN_ENGINES: Final = {"afpacket": "netlab.wan", "netem": "netlab.wannetem"}
 Say = Callable[[str], None]
 
 
@@ -39,6 +55,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     planet: Path = planetfile.PLANET
     models: Path = MODELS
     bare: bool = False
+    wan_engine: str = "afpacket"
     #: Arguments before `-c node.yaml`.
     program: tuple[str, ...] = (supervise.python(), "-m", "edge.cli", "serve")
     ready_within_s: float = 90.0
@@ -91,6 +108,8 @@ def _require(wish: Wish) -> None:
         raise MissingError("BIRD is not installed: apt-get install bird2")
     if not wish.bare and (why_not := regions.missing()):
         raise MissingError(why_not)
+    if wish.wan_engine == "netem" and (why_not := wannetem.missing()):
+        raise MissingError(why_not)
 
 
 def _require_models(wish: Wish) -> None:
@@ -130,7 +149,7 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     apply.carry_out(plan.up(topology))
     at(f"network: {len(topology.pops)} POPs, {len(topology.nodes)} nodes, {len(topology.cities)} cities")
     env = supervise.environment(str(state.ROOT))
-    fabric = _start_fabric(topology, env)
+    fabric = _start_fabric(topology, wish.wan_engine, env)
     daemons = _start_birds(topology, env, bare=wish.bare)
     origin: list[Process] = []
     indexes: list[Process] = []
@@ -163,10 +182,10 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     return Lab(current)
 
 
-def _start_fabric(topology: Topology, env: dict[str, str]) -> Process:
+def _start_fabric(topology: Topology, engine: str, env: dict[str, str]) -> Process:
     config = state.ROOT / "wan.json"
     config.write_text(json.dumps(fabric_config(topology), indent=1))
-    command = [supervise.python(), "-m", "netlab.wan", "--config", str(config)]
+    command = [supervise.python(), "-m", WAN_ENGINES[engine], "--config", str(config)]
     return supervise.start("wan", names.WAN, command, state.log_of("wan"), env)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from netlab import wannetem
 from netlab.clock import wait_until
 from tests.support.wanworld import LAN, ROOT, World, running
 
@@ -217,3 +218,25 @@ def test_a_wrong_start_says_why(
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
+
+
+def test_netem_is_refused_with_the_next_step_where_the_kernel_has_none(world: World, tmp_path: Path) -> None:
+    if wannetem.missing() == "":
+        pytest.skip("this kernel has netem")
+    path = tmp_path / "wan.json"
+    path.write_text(world.config.read_text())
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        world.ns("w"),
+        sys.executable,
+        "-m",
+        "netlab.wannetem",
+        "--config",
+        str(path),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "this kernel has no netem" in ended.stderr
+    assert "--wan-engine afpacket" in ended.stderr
