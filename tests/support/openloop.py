@@ -1,7 +1,7 @@
 """Requests at a fixed rate, whatever comes of them, over connections that are kept as long as the node allows.
 
-A connection whose answer said `Connection: close` is closed and not used again; nothing is
-tried twice. Each outcome is kept: the status, or the name of what broke; and the node's name for
+A connection whose answer said `Connection: close`, or that the node closed, is not used again;
+nothing is tried twice. Each outcome is kept: the status, or the name of what broke; and the node's name for
 each answered request, under which `popctl explain` knows it.
 """
 
@@ -14,6 +14,7 @@ from typing import Self
 from netlab.clock import now_s
 
 WITHIN_S = 30.0
+Wires = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class OpenLoop:
@@ -28,7 +29,7 @@ class OpenLoop:
         self.outcomes: Counter[str] = Counter()
         self.served_by: Counter[str] = Counter()
         self.answered: list[str] = []
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[Wires] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -65,8 +66,17 @@ class OpenLoop:
             outcome = type(error).__name__
         self.outcomes[outcome] += 1
 
+    def _kept(self) -> Wires | None:
+        """A connection that is kept alive; one that the node has closed meanwhile is none, as for any client."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.transport.abort()
+        return None
+
     async def _ask(self) -> str:
-        wires = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        wires = self._kept() or await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = wires
         try:
             writer.write(self._request)
