@@ -20,6 +20,7 @@ _TRANSPORTS: Final = {_TCP4: (20, 16), _TCP6: (20, 16), _UDP: (8, 6)}
 _VNET: Final = struct.Struct("=BBHHHH")
 _IP: Final = VNET_HEADER_BYTES + ETHERNET_HEADER_BYTES
 _SMALL_BYTES: Final = ETHERNET_HEADER_BYTES + 20 + 8
+_LARGE_BYTES: Final = ETHERNET_HEADER_BYTES + 65_535  # beyond it, lengths stand elsewhere (BIG TCP)
 _TCP_FLAGS: Final = 13
 _FIN_PSH, _CWR = 0x09, 0x80
 
@@ -47,7 +48,7 @@ class Train(NamedTuple):
 def train(frame: bytes) -> Train:
     """The packets that a frame (virtio header in front) stands for; one where it can't be cut."""
     size_bytes = len(frame) - VNET_HEADER_BYTES
-    if size_bytes < _SMALL_BYTES or not frame[1]:  # nearly every frame: no offload is asked
+    if not _SMALL_BYTES <= size_bytes <= _LARGE_BYTES or not frame[1]:  # nearly always: no offload is asked
         return Train(1, 0, size_bytes, size_bytes)
     flags, kind, _, each_bytes, start, offset = _VNET.unpack_from(frame)
     kind &= ~_ECN

@@ -39,6 +39,11 @@ BODY = bytes(range(256)) * 20
         ),
         ("no size, no cut", b"\1\1" + bytes(8) + bytes(2554), Train(1, 0, 2554, 2554)),
         ("a header beyond the end, no cut", b"\1\1\0\0\1\0\xff\xff\0\0" + bytes(100), Train(1, 0, 100, 100)),
+        (
+            "beyond IP's own lengths, no cut",
+            frame(BODY[:2500], each=1000) + bytes(65_535),
+            Train(1, 0, 68_089, 68_089),
+        ),
         ("nearly nothing", bytes(12), Train(1, 0, 2, 2)),
     ],
 )
