@@ -29,7 +29,9 @@ def start(place: str, env: Mapping[str, str]) -> Process:
     command = ["nice", "-n", str(NICENESS), "bird", "-f"]
     command += ["-c", str(state.bird_conf(place)), "-s", str(state.bird_control(place))]
     space = f"{names.PREFIX}{place}"
-    return supervise.start(process_name(place), space, command, state.log_of(process_name(place)), env)
+    process = supervise.start(process_name(place), space, command, state.log_of(process_name(place)), env)
+    supervise.prefer(process, NICENESS)
+    return process
 
 
 class BirdHandle:

@@ -186,7 +186,9 @@ def _start_fabric(topology: Topology, engine: str, env: dict[str, str]) -> Proce
     config = state.ROOT / "wan.json"
     config.write_text(json.dumps(fabric_config(topology), indent=1))
     command = [supervise.python(), "-m", WAN_ENGINES[engine], "--config", str(config)]
-    return supervise.start("wan", names.WAN, command, state.log_of("wan"), env)
+    process = supervise.start("wan", names.WAN, command, state.log_of("wan"), env)
+    supervise.prefer(process, birds.NICENESS)  # a late switch falsifies measurements, a late router too
+    return process
 
 
 def fabric_config(topology: Topology) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,17 @@ def start(
     return Process(
         name=name, ns=ns, pid=child.pid, started_ticks=stat.started_ticks if stat else 0, log=str(log)
     )
+
+
+def prefer(process: Process, niceness: int) -> None:
+    """Weigh its session by this niceness against all others.
+
+    Where the kernel shares processors among sessions first (sched_autogroup, sched(7)), a niceness of its own
+    counts inside its session alone. One busy process beside two others on one core: 20 %, with niceness -10
+    21 %, with this 81 %.
+    """
+    with suppress(OSError):  # a kernel without such groups
+        Path(f"/proc/{process.pid}/autogroup").write_text(str(niceness))
 
 
 #: Programs that this very process started: their ends have to be collected, or they stay as zombies.
