@@ -1,6 +1,7 @@
 """What a process says: one JSON object per line on stderr, the same keys everywhere.
 
-SIGUSR1 makes a running process say everything (`debug`), SIGUSR2 as much as its file says again.
+SIGUSR1 makes a running process say everything (`debug`), SIGUSR2 as much as its file says again, and
+at most `info`.
 """
 
 import logging
@@ -52,4 +53,6 @@ def log_to_stderr(who: str, level: str) -> None:
 
 def level_for(number: int, configured: str) -> str:
     """The level that a signal asks for."""
-    return "DEBUG" if number == signal.SIGUSR1 else configured.upper()
+    if number == signal.SIGUSR1:
+        return "DEBUG"
+    return "INFO" if configured.upper() == "DEBUG" else configured.upper()
