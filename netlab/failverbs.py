@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from netlab.told import FAILURE, fail, say, told, told_of_changes
+from netlab.told import FAILURE, MISSING, fail, say, told, told_of_changes
 
 
 @click.command("fail")
@@ -91,11 +91,13 @@ def faults_verb(*, as_json: bool) -> None:
 @contextmanager
 def _told() -> Iterator[None]:
     """As `told_of_changes`, with what only breaking and healing can meet."""
-    from netlab import faultdisk, faultrun, resp
+    from netlab import faultclock, faultdisk, faultrun, resp
 
     with told_of_changes():
         try:
             yield
+        except faultclock.NoClockError as error:
+            fail(str(error), MISSING)
         except (faultrun.NotHealedError, faultdisk.NoRoomError, resp.RedisError, LookupError) as error:
             if isinstance(error, KeyError):
                 raise

@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-from netlab import apply, bridgeport, faultdisk, names, regions, supervise
+from netlab import faultclock, faultdisk, faultport, names, regions, supervise
 from netlab.birds import BirdHandle, process_name
-from netlab.faults import Kind
 from netlab.faulttarget import Target, every
+from netlab.faultways import Kind
 from netlab.lab import Lab
 from netlab.regions import RedisHandle
-from netlab.steps import Drop, Sysctl, Up, Veth
+from netlab.wanhandle import WanHandle
 
 Act = Callable[[Lab, Target], None]
 
@@ -59,39 +59,12 @@ def _revive(lab: Lab, target: Target) -> None:
         node.restart(RESTART_WITHIN_S)
 
 
-def _port_of(lab: Lab, target: Target) -> tuple[str, str]:
-    """The router's namespace and its port towards a node or the origin."""
-    pop = lab.topology.node(target.node).pop if target.node else lab.topology.origin.pop
-    return names.router(pop), names.node_port(target.name)
+def _port(act: Callable[[str, str], None]) -> Act:
+    def on_port(lab: Lab, target: Target) -> None:
+        pop = lab.topology.node(target.node).pop if target.node else lab.topology.origin.pop
+        act(names.router(pop), target.name)
 
-
-def _vanish(lab: Lab, target: Target) -> None:
-    router, port = _port_of(lab, target)
-    holder = _holder(router, target)
-    if not bridgeport.exists(router, holder.name):
-        # A bridge whose last port is off loses its carrier, and BIRD would know at once.
-        quiet = [
-            Sysctl(router, f"net.ipv6.conf.{end}.disable_ipv6", "1") for end in (holder.name, holder.peer)
-        ]
-        apply.carry_out([holder, *quiet, Up(router, holder.peer)])
-    bridgeport.wait_until_running(router, holder.name)
-    bridgeport.set_port(router, port, carries=False)
-
-
-def _reappear(lab: Lab, target: Target) -> None:
-    router, port = _port_of(lab, target)
-    bridgeport.set_port(router, port, carries=True)
-    holder = _holder(router, target)
-    if bridgeport.exists(router, holder.name):
-        apply.carry_out([Drop(holder)])
-
-
-def _holder(router: str, target: Target) -> Veth:
-    """A cable from the bridge to nowhere, which holds its carrier up."""
-    mac = "02:ed:9e:fa:00:0{}"
-    return Veth(
-        router, f"h-{target.name}", mac.format(1), router, f"k-{target.name}", mac.format(2), master="lan"
-    )
+    return on_port
 
 
 def _fill(lab: Lab, target: Target) -> None:
@@ -109,6 +82,25 @@ def _unfill(lab: Lab, target: Target) -> None:
         node.end()
         faultdisk.clear(node.home)
         node.restart(RESTART_WITHIN_S)
+
+
+def _skew(offset: str) -> Hands:
+    """The node is started again under another wall clock; its monotonic clock is the kernel's."""
+
+    def act(lab: Lab, target: Target) -> None:
+        wanted = faultclock.environment(offset)
+        node = lab.node(target.node)
+        node.end()
+        node.restart(RESTART_WITHIN_S, **wanted)
+
+    def undo(lab: Lab, target: Target) -> None:
+        node = lab.node(target.node)
+        if any(faultclock.is_skewed(pid) for pid in node.pids("parent")):
+            node.end()
+            node.restart(RESTART_WITHIN_S)
+        faultclock.sweep()
+
+    return Hands(act, undo, rank=1)
 
 
 # -- BIRD ------------------------------------------------------------------------------------
@@ -177,25 +169,36 @@ def _start_origin(lab: Lab, target: Target) -> None:
         lab.origin.restart()
 
 
-def _cut(lab: Lab, target: Target) -> None:
-    one, other = target.of
-    lab.wan.cut(one, other)
+def _link(change: Callable[[WanHandle, str, str], None]) -> Hands:
+    def act(lab: Lab, target: Target) -> None:
+        one, other = target.of
+        change(lab.wan, one, other)
+
+    def mend(lab: Lab, target: Target) -> None:
+        one, other = target.of
+        lab.wan.mend(one, other)
+
+    return Hands(act, mend)
 
 
-def _mend(lab: Lab, target: Target) -> None:
-    one, other = target.of
-    lab.wan.mend(one, other)
-
+LOSS: Final = 0.3
+NARROW_BPS: Final = 1_000_000
 
 _PART: Final = {
     "kill": Hands(_signal(signal.SIGKILL), _revive, rank=1),
     "stop": Hands(_signal(signal.SIGSTOP), _thaw_node),
 }
-_PORT: Final = Hands(_vanish, _reappear)
+_PORT: Final = Hands(_port(faultport.vanish), _port(faultport.reappear))
 _LIES: Final = ("5xx", "stall", "drip", "cut", "corrupt", "200-to-range")
 
 HANDS: Final[dict[Kind, dict[str, Hands]]] = {
-    "node": _PART | {"blackhole": _PORT, "full": Hands(_fill, _unfill, rank=1)},
+    "node": _PART
+    | {
+        "blackhole": _PORT,
+        "full": Hands(_fill, _unfill, rank=1),
+        "clock-ahead": _skew("+3600"),
+        "clock-behind": _skew("-3600"),
+    },
     "parent": _PART,
     "proxy": _PART,
     "weights": _PART,
@@ -235,7 +238,12 @@ HANDS: Final[dict[Kind, dict[str, Hands]]] = {
         "blackhole": _PORT,
         **{kind: _lie(kind) for kind in _LIES},
     },
-    "link": {"cut": Hands(_cut, _mend)},
+    "link": {
+        "cut": _link(lambda wan, one, other: wan.cut(one, other)),
+        "one-way": _link(lambda wan, one, other: wan.cut(one, other, direction="there")),
+        "lossy": _link(lambda wan, one, other: wan.set(one, other, loss=LOSS)),
+        "narrow": _link(lambda wan, one, other: wan.set(one, other, rate_bps=NARROW_BPS)),
+    },
 }
 
 

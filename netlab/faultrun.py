@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from netlab import clock, faultacts, faultbook, faultdisk, faults, faulttarget, well
+from netlab import clock, faultacts, faultbook, faultclock, faultdisk, faults, faulttarget, well
 from netlab.apply import ApplyError
 from netlab.clock import DeadlineMissed
 from netlab.faults import Fault
@@ -73,7 +73,7 @@ def fail(lab: Lab, target: str | tuple[str, ...], how: str) -> Breakage:
     faultbook.enter(fault)
     try:
         faultacts.HANDS[found.kind][how].apply(lab, found)
-    except (LookupError, faultdisk.NoRoomError):
+    except (LookupError, faultclock.NoClockError, faultdisk.NoRoomError):
         faultbook.strike(fault)  # nothing was broken
         raise
     return Breakage(found, fault)
@@ -106,6 +106,14 @@ def _belongs(name: str, target: Target) -> bool:
     return name == target.name or (target.kind == "node" and name.startswith(f"{target.name}/"))
 
 
+def _again(lab: Lab, healed: Fault) -> None:
+    """A link is mended whole: what else was done to it is done again."""
+    for fault in faultbook.entries() if healed.kind == "link" else ():
+        if fault.target == healed.target:
+            target = faulttarget.parse(fault.target, lab.topology)
+            faultacts.HANDS[fault.kind][fault.how].apply(lab, target)
+
+
 def _heal(broken: list[Fault], within_s: float, say: Say, *, everything: bool = False) -> None:
     problems = []
     for at in faultacts.in_order([(fault.kind, fault.how) for fault in broken]):
@@ -118,6 +126,7 @@ def _heal(broken: list[Fault], within_s: float, say: Say, *, everything: bool = 
             problems.append(f"{fault.target} ({fault.how}): {str(error) or type(error).__name__}")
         else:
             faultbook.strike(fault)
+            _again(lab, fault)
     if problems:
         raise NotHealedError(f"not healed: {'; '.join(problems)}")
     if everything:

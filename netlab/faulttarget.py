@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from netlab.faults import PARTS, Kind
+from netlab.faultways import Kind
 from netlab.topology import Node, Pop, Topology
 
 ALL = "all"
@@ -41,12 +41,14 @@ def _every(topology: Topology) -> Iterator[Target]:
         yield from _parts(node)
     for pop in topology.pops:
         yield Target("bird", f"r-{pop.name}/bird", of=(f"r-{pop.name}",))
-    for region in topology.regions:
+    for region in topology.indexed:
         yield Target("redis", f"redis/{region.name}", of=(region.name,))
     yield Target("origin", "origin")
     for number, one in enumerate(topology.pops):
+        wired = {pop.name for pop in topology.neighbours(one.name)}
         for other in topology.pops[number + 1 :]:
-            yield Target("link", f"{one.name}-{other.name}", of=(one.name, other.name))
+            if other.name in wired:
+                yield Target("link", f"{one.name}-{other.name}", of=(one.name, other.name))
 
 
 def _parts(node: Node) -> Iterator[Target]:
@@ -117,9 +119,9 @@ def _hint(text: str, topology: Topology, known: dict[str, Target]) -> str:
             return f"the POP consists of {_listed(pop)}"
     for region in topology.regions:
         if text == region.name:
-            return (
-                f"its Redis is redis/{text}, its nodes {', '.join(n.name for n in topology.nodes_of(text))}"
-            )
+            parts = [f"redis/{text}"] if region in topology.indexed else []
+            parts += [node.name for node in topology.nodes_of(text)]
+            return f"the region consists of {', '.join(parts)}"
     if text in ("redis", "link", "bird", "all"):
         fitting = [target.name for target in every(topology) if target.kind == text]
         return (
@@ -138,6 +140,3 @@ def _hint(text: str, topology: Topology, known: dict[str, Target]) -> str:
 
 def _listed(pop: Pop) -> str:
     return ", ".join([*(node.name for node in pop.nodes), f"r-{pop.name}/bird"])
-
-
-__all__ = ["ALL", "PARTS", "Target", "every", "parse"]

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from netlab import apply, names, netns, state, supervise
+from netlab import apply, faultclock, names, netns, state, supervise
 
 #: Processes get this long to end by themselves; popctl's cleanly, BIRD's at once.
 GRACE_S: Final = 1.0
@@ -47,6 +47,7 @@ def sweep(grace_s: float = GRACE_S) -> Swept:
             break
         supervise.end(found, grace_s if not ended else 0.0)
         ended |= found
+    faultclock.sweep()
     link = apply.host_link() == "ours"
     if link:
         apply.drop_host_link()

@@ -9,12 +9,13 @@ import http.client
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from netlab import clock, faultbook, mounts, names, probe, resp, state, supervise
+from netlab import clock, faultbook, mounts, names, paths, probe, resp, state, supervise
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import NodeHandle
 from netlab.lab import Lab
 
 LOOK_EVERY_S: Final = 0.2
+LOOKS: Final = 2
 TELL_EVERY_S: Final = 3.0
 #: How long one question may take: nobody who is well is that slow.
 ANSWER_WITHIN_S: Final = 3.0
@@ -27,17 +28,22 @@ def quiet(text: str) -> None:
 
 
 def wait_until_well(within_s: float, say: Say = quiet) -> None:
-    """Until `unwell` finds nothing. Raises DeadlineMissed that names what is not well."""
+    """Until `unwell` finds nothing twice in a row: what was broken for an instant is missed a little later.
+
+    Raises DeadlineMissed that names what is not well.
+    """
     last: list[str] = []
+    calm = 0
     told_s = clock.now_s()
 
     def well() -> bool:
-        nonlocal last, told_s
+        nonlocal last, calm, told_s
         last = unwell(Lab.running())
+        calm = 0 if last else calm + 1
         if last and clock.now_s() - told_s > TELL_EVERY_S:
             told_s = clock.now_s()
             say(f"not well yet: {_text(last)}")
-        return not last
+        return calm >= LOOKS
 
     try:
         wait_until(well, "the planet is well", within_s=within_s, every_s=LOOK_EVERY_S)
@@ -68,13 +74,11 @@ def _broken(lab: Lab) -> Iterator[str]:
         yield f"{fault.target} was broken ({fault.how}): {fault.remedy}"
     for at in mounts.below(state.ROOT):
         yield f"something is mounted at {at}"
-    pairs = lab.fabric().get("pairs")
-    if pairs is None:
-        yield "the WAN does not answer"
-    for pair in pairs or ():
-        if pair["cut"] or pair.get("differs"):
-            what = "is cut" if pair["cut"] else f"is not as the planet says: {pair['differs']}"
-            yield f"the link {pair['from'].removeprefix('w-')}-{pair['to'].removeprefix('w-')} {what}"
+    try:
+        for link in lab.wan.conditions():
+            yield f"the link from {link.origin} to {link.to} is not as the planet says: {link.text()}"
+    except (OSError, ValueError) as error:
+        yield f"the WAN does not answer: {type(error).__name__}"
 
 
 def _programs(lab: Lab) -> Iterator[str]:
@@ -128,8 +132,9 @@ def _said_by(lab: Lab, node: NodeHandle) -> Iterator[str]:
             yield f"{node.name} holds {endpoint['name']} for {endpoint['state']}, {endpoint['standing']}"
     if not said["origin_up"]:
         yield f"{node.name} finds no origin"
+    indexed = {region.name for region in lab.topology.indexed}
     index = said["weights"]["index"]
-    if index.get("state") != "up":
+    if said["region"] in indexed and index.get("state") != "up":
         yield f"{node.name}'s index is {index.get('state')}"
 
 
@@ -162,7 +167,7 @@ def _origin(lab: Lab) -> Iterator[str]:
 
 def _indexes(lab: Lab) -> Iterator[str]:
     """Each region's Redis lets its nodes in, keeps its settings, and lists what lies on their disks."""
-    for region in lab.topology.regions if not lab.state.bare else ():
+    for region in lab.topology.indexed if not lab.state.bare else ():
         redis = lab.region(region.name).redis
         try:
             for name in ("maxmemory", "min-replicas-to-write"):
@@ -195,10 +200,9 @@ def _disk(node: NodeHandle) -> set[str]:
 
 def _users(lab: Lab) -> Iterator[str]:
     """Last, and only when all else is well: what it is for."""
-    for city in lab.topology.cities if not lab.state.bare else ():
-        wanted = lab.topology.nearest(city.name).name
-        if (seen := lab.city(city.name).served_by()) != wanted:
-            yield f"{city.name} is served by {seen}, not by {wanted}"
+    for city, way in paths.catchments(lab.topology).items() if not lab.state.bare else ():
+        if (seen := lab.city(city).served_by()) != way[-1]:
+            yield f"{city} is served by {seen}, not by {way[-1]}"
 
 
 def _nodes_of(lab: Lab) -> list[NodeHandle]:

@@ -27,7 +27,11 @@ GRACE_S: Final = 4.0
 #: Where this very code lies; children start with it as their only extra path.
 CODE_ROOT: Final = str(Path(edge.__file__).resolve().parent.parent)
 #: A proxy or a worker has no business with the operator's environment; an origin's credentials are in it.
-_HARMLESS: Final = ("PATH", "LANG", "LC_", "TZ", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_", "OMP_", "MALLOC_")
+#: A library that is to be loaded first (another malloc, a false clock) is the operator's word to all of them.
+_HARMLESS: Final = (
+    *("PATH", "LANG", "LC_", "TZ", "LD_LIBRARY_PATH", "CUDA_", "NVIDIA_", "OMP_", "MALLOC_"),
+    *("LD_PRELOAD", "FAKETIME", "DONT_FAKE_"),
+)
 
 
 class BootError(Exception):

@@ -1,7 +1,7 @@
-"""A port of a router's bridge that swallows frames in silence, or forwards them again.
+"""Somebody on a POP's LAN vanishes without a word: a port of the router's bridge swallows every frame.
 
 One rtnetlink request by hand: pyroute2 takes half a second to import and sends RTM_NEWLINK, which
-bridges ignore. It refuses to know who is behind the port.
+bridges ignore. It refuses to know who vanishes, and who misses them.
 """
 
 import fcntl
@@ -10,8 +10,9 @@ import socket
 import struct
 from typing import Final
 
-from netlab import netns
+from netlab import apply, names, netns
 from netlab.clock import wait_until
+from netlab.steps import Drop, Sysctl, Up, Veth
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/if_bridge.h
 _RTM_SETLINK, _REQUEST_ACK, _AF_BRIDGE = 19, 0x1 | 0x4, 7
@@ -29,6 +30,32 @@ def request(index: int, *, carries: bool) -> bytes:
     body = _LINK.pack(_AF_BRIDGE, 0, index, 0, 0)
     body += struct.pack("=HH", 4 + len(state), _IFLA_PROTINFO | _NESTED) + state
     return _HEADER.pack(_HEADER.size + len(body), _RTM_SETLINK, _REQUEST_ACK, 1, 0) + body
+
+
+def vanish(router: str, who: str) -> None:
+    """Nothing reaches `who` and nothing comes from it. Raises OSError, ApplyError, DeadlineMissed."""
+    holder = _holder(router, who)
+    if not exists(router, holder.name):
+        # A bridge whose last port is off loses its carrier, and BIRD would know at once.
+        ends = (holder.name, holder.peer)
+        mute = [Sysctl(router, f"net.ipv6.conf.{end}.disable_ipv6", "1") for end in ends]
+        apply.carry_out([holder, *mute, Up(router, holder.peer)])
+    wait_until_running(router, holder.name)
+    set_port(router, names.node_port(who), carries=False)
+
+
+def reappear(router: str, who: str) -> None:
+    """`who` is on the LAN again. Raises OSError, ApplyError."""
+    set_port(router, names.node_port(who), carries=True)
+    holder = _holder(router, who)
+    if exists(router, holder.name):
+        apply.carry_out([Drop(holder)])
+
+
+def _holder(router: str, who: str) -> Veth:
+    """A cable from the bridge to nowhere, which holds its carrier up."""
+    mac = "02:ed:9e:fa:00:0{}"
+    return Veth(router, f"h-{who}", mac.format(1), router, f"k-{who}", mac.format(2), master="lan")
 
 
 def exists(space: str, interface: str) -> bool:
