@@ -78,6 +78,16 @@ def inside(name: str, work: Callable[[], T]) -> T:
     return _in_thread(body)
 
 
+def missing() -> str:
+    """Why this process may not make namespaces, in one sentence; empty when it may."""
+    try:
+        _in_thread(lambda: _call("unshare", _CLONE_NEWNET))
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        return f"no network namespace can be made here ({why}): in a container, run it with --privileged"
+    return ""
+
+
 def create(name: str, prepare: Callable[[], None]) -> None:
     """Make a namespace and name it; `prepare` runs inside it before it can be seen by anybody.
 

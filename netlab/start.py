@@ -21,6 +21,7 @@ from netlab import (
     birds,
     clock,
     names,
+    netns,
     plan,
     planetfile,
     regions,
@@ -67,7 +68,7 @@ def up(wish: Wish, say: Say) -> tuple[Lab, bool]:
 
     Raises TopologyError, MissingError, RefusedError, ApplyError, ProgramFailedError, DeadlineMissed.
     """
-    _require(wish)
+    require(wish)
     topology = planetfile.load(wish.planet)
     with state.locked():
         found = state.read()
@@ -101,9 +102,12 @@ def _refuse_another(lab: Lab, topology: Topology, wish: Wish) -> None:
         raise RefusedError(f"{there} runs without nodes (--bare); `poplab down` first, then this again")
 
 
-def _require(wish: Wish) -> None:
+def require(wish: Wish) -> None:
+    """Nothing, where this machine can have such a lab. Raises MissingError that names the next step."""
     if os.geteuid() != 0:
         raise MissingError("the lab makes network namespaces, which takes root: run it with sudo")
+    if why_not := netns.missing():
+        raise MissingError(why_not)
     if shutil.which("bird") is None:
         raise MissingError("BIRD is not installed: apt-get install bird2")
     if not wish.bare and (why_not := regions.missing()):

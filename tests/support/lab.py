@@ -6,8 +6,6 @@ popctl's part (tests of routes and leases need no models), `two_workers` and `na
 ran before the tests is started again after them.
 """
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,21 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from netlab import planetfile, regions, start, state
+from netlab import keeper as planets
+from netlab import planetfile, start
 from netlab.lab import Lab
 from tests.support import narrow as little
 
 REPO = Path(__file__).resolve().parents[2]
 STANDIN = (sys.executable, "-m", "tests.support.standin")
-
-
-def missing() -> str:
-    """Why this machine can't run a lab, in one sentence; empty when it can."""
-    if os.geteuid() != 0:
-        return "the lab needs root: run the tests with sudo"
-    if shutil.which("bird") is None:
-        return "the lab needs BIRD: apt-get install bird2"
-    return regions.missing()
 
 
 def say(text: str) -> None:
@@ -38,60 +28,40 @@ def say(text: str) -> None:
 
 
 class Keeper:
-    """Knows which lab stands now, and puts back what stood before the tests."""
+    """Knows the planets of these tests by name; netlab/keeper.py keeps them."""
 
     def __init__(self, empty_models: Path, narrow_models: Path) -> None:
-        self._empty_models = empty_models
+        self._keeper = planets.Keeper(say, replaces=True)
+        self._standins = {"models": empty_models, "program": STANDIN}
         self.narrow_models = narrow_models
-        self.kind = ""
-        found = state.read()
-        self._before = found if found is not None and found.phase == "up" else None
-        if self._before is not None:
-            usual = not self._before.bare and self._before.topology_file == str(planetfile.PLANET)
-            self.kind = "lab" if usual else "another"
-        self._kind_before = self.kind
-
-    def ensure(self, kind: str) -> Lab:
-        """The running lab of that kind: `lab`, `network`, `two-workers` or `narrow`."""
-        if self.kind == kind:
-            lab = Lab.running()
-            if not lab.dead():
-                return lab
-        self.clear()
-        wishes = {
-            "network": start.Wish(models=self._empty_models, program=STANDIN),
-            "narrow": start.Wish(planet=little.PLANET, models=self.narrow_models),
+        self._wishes = {
+            "network": start.Wish(**self._standins),
+            "narrow": start.Wish(planet=little.PLANET, models=narrow_models),
             "two-workers": start.Wish(planet=planetfile.find("two-workers")),
             "no-redis-region": start.Wish(planet=planetfile.find("no-redis-region")),
             "lab": start.Wish(),
         }
-        if kind not in wishes:  # another that ships, with stand-ins
-            wishes[kind] = start.Wish(
-                planet=planetfile.find(kind), models=self._empty_models, program=STANDIN
-            )
-        lab, _ = start.up(wishes[kind], say)
-        self.kind = kind
-        return lab
+
+    def ensure(self, kind: str) -> Lab:
+        """The running lab of that kind: `lab`, `network`, ..., or a planet that ships, with stand-ins."""
+        wish = self._wishes.get(kind) or start.Wish(planet=planetfile.find(kind), **self._standins)
+        return self._keeper.ensure(wish)
 
     def clear(self) -> None:
         """No lab at all."""
-        start.down()
-        self.kind = ""
+        self._keeper.clear()
 
     def close(self) -> None:
         """As it was before the tests."""
-        if self._before is None:
-            self.clear()
-        elif self.kind != self._kind_before:
-            self.clear()
-            start.up(start.Wish(planet=Path(self._before.topology_file), bare=self._before.bare), say)
+        self._keeper.close()
 
 
 @pytest.fixture(scope="session")
 def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
-    why_not = missing()
-    if why_not:
-        pytest.skip(why_not)
+    try:
+        start.require(start.Wish())
+    except start.MissingError as missing:
+        pytest.skip(str(missing))
     models = tmp_path_factory.mktemp("models")
     (models / "catalog.json").write_text("{}")
     kept = Keeper(models, little.make(tmp_path_factory.mktemp("narrow") / "store"))
