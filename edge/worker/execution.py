@@ -45,6 +45,9 @@ class Loaded(Protocol):
     def executed(self, work: Work, items: int, duration_ms: float) -> None:
         """One execution of `items`, of the same key as `work`, has succeeded."""
 
+    def failed(self, error: EdgeError) -> None:
+        """One request alone has failed, and not by its deadline."""
+
 
 class Job:
     """One request on its way through the worker. Times are milliseconds.
@@ -120,6 +123,7 @@ def execute(jobs: Sequence[Job], watchdog: Watchdog, *, limit_ms: float = math.i
         return 1
     if len(jobs) == 1:
         jobs[0].error = error
+        model.failed(error)
         return 1
     half = len(jobs) // 2
     return 1 + _execute_in_time(jobs[:half], watchdog) + _execute_in_time(jobs[half:], watchdog)

@@ -7,6 +7,7 @@ table itself belongs to the event loop. Knows no frames and no tensors.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -17,6 +18,7 @@ from edge.worker import tasks
 from edge.worker.batch import Group
 from edge.worker.engine import Device, Model, Run
 from edge.worker.tasks import Work
+from edge.worker.trust import Trust
 from edge.worker.watchdog import Watchdog
 
 log = logging.getLogger("edge.worker")
@@ -27,13 +29,25 @@ MAX_SHAPES: Final = 64
 PREPACK_AFTER_RUNS: Final = 16
 #: A load this long past its deadline counts as hung: session creation can't be ended from outside.
 LOAD_GRACE_MS: Final = 60_000.0
+#: What has run before gets so long when the device is in doubt.
+EXAMPLE_MS: Final = 10_000.0
 MIB: Final = 1 << 20
 
 
 class Resident:
     """One loaded model: what it is, what it costs, who uses it."""
 
-    def __init__(self, digest: str, model: Model, task: tasks.Task, held_bytes: int, load_ms: float) -> None:
+    def __init__(
+        self,
+        digest: str,
+        model: Model,
+        task: tasks.Task,
+        held_bytes: int,
+        load_ms: float,
+        trust: Trust,
+        example: Callable[[], str] | None,
+    ) -> None:
+        """`example` runs what has run on this device before; None where nothing has."""
         self.digest = digest
         self.model = model
         self.manifest = model.manifest
@@ -48,6 +62,8 @@ class Resident:
         self.prepacking: asyncio.Future[None] | None = None
         #: Jobs accepted and not yet delivered; unloading waits for them.
         self.pending = 0
+        self._trust = trust
+        self._example = example
         self._idle: asyncio.Future[None] | None = None
         self._groups: dict[object, Group] = {}
 
@@ -73,10 +89,16 @@ class Resident:
     def executed(self, work: Work, items: int, duration_ms: float) -> None:
         """One execution has succeeded; called by the thread that ran it."""
         self.runs += 1
+        self._trust.succeeded()
         self.batched = self.batched or items > 1
         group = self._groups.get(work.key)
         if group is not None:
             group.cost.observe(items, duration_ms)
+
+    def failed(self, error: EdgeError) -> None:
+        """A request of it has failed alone; called by the thread that ran it."""
+        if error.reason is Reason.INFER_FAILED and self._example is not None:
+            self._trust.failed(self.name, error.message, self._example)
 
     @property
     def wants_prepack(self) -> bool:
@@ -118,6 +140,7 @@ class Residents:
     def __init__(self, device: Device, watchdog: Watchdog, limit_bytes: int) -> None:
         self._device = device
         self._watchdog = watchdog
+        self._trust = Trust(watchdog.fail)
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self._table: dict[str, Resident] = {}
@@ -242,7 +265,7 @@ class Residents:
             model = Model(self._device, manifest, tasks.signatures(manifest))
             try:
                 task = tasks.make(manifest, model.aux)
-                self._warm_up(model, task, due_ms)
+                proven = self._warm_up(model, task, due_ms)
             except BaseException:
                 model.close()
                 raise
@@ -255,18 +278,34 @@ class Residents:
             raise EdgeError(Reason.LOAD_FAILED, message, source=Source.UPSTREAM) from error
         finally:
             self._watchdog.leave(watched)
-        return Resident(digest, model, task, held_bytes, clock.now_ms() - started_ms)
+        example = (lambda: self._fails(model, task)) if proven else None
+        load_ms = clock.now_ms() - started_ms
+        return Resident(digest, model, task, held_bytes, load_ms, self._trust, example)
 
-    def _warm_up(self, model: Model, task: tasks.Task, due_ms: float) -> None:
-        """On a GPU it must succeed; on a CPU an example that does not suit the graph proves nothing."""
+    def _fails(self, model: Model, task: tasks.Task) -> str:
+        """Why the model's example does not run; empty when it does."""
+        try:
+            self._run_example(model, task, clock.now_ms() + EXAMPLE_MS)
+        except EdgeError as error:
+            return error.message
+        return ""
+
+    def _run_example(self, model: Model, task: tasks.Task, due_ms: float) -> None:
         run = model.begin()
         watched = self._watchdog.enter(
-            run, [_Loading(due_ms)], model.manifest.name + " (first run)", clock.now_ms()
+            run, [_Loading(due_ms)], model.manifest.name + " (example)", clock.now_ms()
         )
         try:
             task.run([task.example()], run)
+        finally:
+            self._watchdog.leave(watched)
+
+    def _warm_up(self, model: Model, task: tasks.Task, due_ms: float) -> bool:
+        """On a GPU it must succeed; on a CPU an example that does not suit the graph proves nothing."""
+        try:
+            self._run_example(model, task, due_ms)
         except EdgeError as error:
-            if self._device.on_gpu or run.terminated:
+            if self._device.on_gpu or error.reason is Reason.DEADLINE:
                 raise EdgeError(
                     Reason.LOAD_FAILED,
                     f"{model.manifest.name} was loaded on {self._device.name}, but its first run failed: "
@@ -274,5 +313,5 @@ class Residents:
                     source=Source.UPSTREAM,
                 ) from error
             log.info("no warm-up run: %s", error.message, extra={"model": model.manifest.name})
-        finally:
-            self._watchdog.leave(watched)
+            return False
+        return True

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Process:
     """One worker; `parent` is the parent's end of its socket, whose end it must notice."""
 
-    def __init__(self, folder: Path, config: Worker) -> None:
+    def __init__(self, folder: Path, config: Worker, *, program: str = _START) -> None:
         self.folder = folder
         self.path = str(folder / "worker.sock")
         self.log = folder / "worker.log"
@@ -51,7 +51,7 @@ class Process:
         )
         with listener, child, self.log.open("wb") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", _START, msgspec.json.encode(boot).decode()],
+                [sys.executable, "-c", program, msgspec.json.encode(boot).decode()],
                 pass_fds=(listener.fileno(), child.fileno()),
                 stderr=log,
                 cwd=ROOT,
