@@ -1,8 +1,9 @@
 """The table of what can break: complete, and every sentence of it says what a person needs."""
 
+import msgspec
 import pytest
 
-from netlab import faultacts, faultport, faults, faulttext
+from netlab import faultacts, faultport, faults, faulttext, originfault
 from netlab.faults import KINDS, WAYS, Fault, Kind, Way
 
 BROKEN = Fault(target="fra-a/worker", kind="worker", how="kill", at_s=1_700_000_000.0)
@@ -95,3 +96,13 @@ def test_a_bridge_port_is_set_with_one_request(carries: bool, state: int) -> Non
     assert raw[16] == 7, "AF_BRIDGE"
     assert int.from_bytes(raw[20:24], "little") == 7, "the port"
     assert raw[40] == state
+
+
+def test_one_lie_of_the_origin_is_taken_back_and_the_others_stay() -> None:
+    told = originfault.Faults()
+    for kind in ("5xx", "cut", "5xx"):
+        told.add(msgspec.json.encode({"kind": kind}))
+    told.clear("5xx")
+    assert [rule["kind"] for rule in told.listed()] == ["cut"]
+    told.clear()
+    assert told.listed() == []
