@@ -58,14 +58,21 @@ class Hydrator:
         self._stop = stop
         self._failures = Failures()
         self._unverified: set[str] = set()
+        self._seals: dict[str, int] = {}
         self._checks: dict[str, asyncio.Task[bool | EdgeError]] = {}
         self._blob_flights: dict[str, Flight] = {}
 
     def begin(self, found: Found) -> None:
-        """Start from what lies in the store. After an unclean stop each blob is read once before use."""
+        """Start from what lies in the store. After an unclean stop each blob is read once before use,
+        after a clean one each that was touched since.
+        """
         self.manifests.begin(found.manifests)
-        if not found.clean:
-            self._unverified = {key.removeprefix("blobs/") for key in self.disk.ledger.keys(Shelf.BLOBS)}
+        blobs = {key.removeprefix("blobs/") for key in self.disk.ledger.keys(Shelf.BLOBS)}
+        if found.clean:
+            self._seals = dict(found.seals)
+            self._unverified = blobs - self._seals.keys()
+        else:
+            self._unverified = blobs
             log.warning(
                 "the last stop was not clean: %d blobs are verified before use", len(self._unverified)
             )
@@ -75,6 +82,7 @@ class Hydrator:
         name = key.rpartition("/")[2]
         if key.startswith("blobs/"):
             self._unverified.discard(name)
+            self._seals.pop(name, None)
             self._regional.lost(name)
         elif key.startswith("manifests/"):
             self.manifests.forget(name.removesuffix(".json"))
@@ -129,10 +137,11 @@ class Hydrator:
         """Flights of all blobs that are not here: those started now, with room made for all, and others'."""
         ledger = self.disk.ledger
         async with self.disk.lock:
+            seals = await self.disk.run(self.disk.store.seals, list(files))
             joined = [self._blob_flights[digest] for digest in files if digest in self._blob_flights]
             todo = [file for file in files.values() if file.blake3 not in self._blob_flights]
             absent = [file for file in todo if blob_key(file.blake3) not in ledger]
-            suspect = [file for file in todo if file not in absent and self._is_suspect(file)]
+            suspect = [file for file in todo if file not in absent and self._is_suspect(file, seals)]
             for file in (*absent, *suspect):
                 self._failures.check(_claim(file))
             for file in absent:
@@ -147,9 +156,13 @@ class Hydrator:
             mine += [self._fly(file, self._verify(file, far)) for file in suspect]
         return mine, joined
 
-    def _is_suspect(self, file: BlobFile) -> bool:
-        here = self.disk.ledger.size_bytes(blob_key(file.blake3))
-        return file.blake3 in self._unverified or here != file.size_bytes
+    def _is_suspect(self, file: BlobFile, seals: Mapping[str, int]) -> bool:
+        """In doubt since the start, of another size, or touched since it was verified."""
+        digest = file.blake3
+        if digest in seals and seals[digest] != self._seals.get(digest):
+            self._unverified.add(digest)
+        here = self.disk.ledger.size_bytes(blob_key(digest))
+        return digest in self._unverified or here != file.size_bytes
 
     async def _make_room_for(self, files: list[BlobFile]) -> None:
         """Book the ingest directories of `files`, whole. With the lock held."""
@@ -190,8 +203,10 @@ class Hydrator:
         try:
             if key not in ledger:
                 return False
+            seals = await self.disk.run(self.disk.store.seals, [digest])
             if await self.disk.run(self.disk.store.verify, digest):
                 self._unverified.discard(digest)
+                self._seals |= seals
                 self._regional.has(digest, ledger.size_bytes(key))
                 return True
             log.warning("blob %s on disk is corrupt: set aside", digest)
@@ -221,6 +236,7 @@ class Hydrator:
         try:
             async with self._regional.turn(file.blake3):
                 await self._fetch_now(file, far, meter)
+                self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 ledger.drop(key)
                 self._regional.has(file.blake3, file.size_bytes)

@@ -5,9 +5,11 @@
 A key is a path in the store. Reads names, types and sizes, never contents, and changes nothing.
 """
 
+import contextlib
 import logging
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,12 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """What lay in the store at the start. `sizes` has every file by key, in order of age."""
+    """What lay in the store at the start. `sizes` has every file by key, in order of age.
+
+    `seals` has, of blobs that nobody has touched since the last stop, when they changed last.
+    """
 
     sizes: dict[str, int]
     manifests: dict[str, Manifest]
     catalogue: bytes | None
     clean: bool
+    seals: dict[str, int]
     pins: bytes | None = None
 
 
@@ -76,3 +82,12 @@ def _is_ours(key: str, info: os.stat_result) -> bool:
             return regular
         case _:
             return regular and key in ("node.json", "catalog.json", "pins.json")
+
+
+def seals_in(root: Path, digests: Iterable[str]) -> dict[str, int]:
+    """When each of these blobs changed last: ctime in ns, which nobody sets. Absent ones are left out."""
+    found = {}
+    for digest in digests:
+        with contextlib.suppress(OSError):
+            found[digest] = (root / blob_key(digest)).lstat().st_ctime_ns
+    return found

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,7 +24,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.weights.budget import Shelf, shelf_of
 from edge.weights.ingest import Ingest, disk_error, file_digest
-from edge.weights.layout import DIRECTORIES, Found, blob_key, manifest_key, sizes_in
+from edge.weights.layout import DIRECTORIES, Found, blob_key, manifest_key, seals_in, sizes_in
 from edge.weights.manifest import (
     CATALOGUE_MAX_BYTES,
     MANIFEST_MAX_BYTES,
@@ -85,8 +86,9 @@ class Store:
                 directory.mkdir(exist_ok=True)
                 # The umask may be narrow, but workers of another uid read blobs.
                 directory.chmod(0o755)
+            stopped_ns = self._stopped_ns()
             clean = self._begin()
-            return self._look(clean=clean)
+            return self._look(clean=clean, stopped_ns=stopped_ns)
         except OSError as error:
             where = error.filename or self.root
             raise EdgeError(
@@ -130,11 +132,18 @@ class Store:
         self._mark(clean=False)
         return clean
 
+    def _stopped_ns(self) -> int:
+        """When the last run said its last word."""
+        try:
+            return (self.root / "node.json").lstat().st_ctime_ns
+        except FileNotFoundError:
+            return 0
+
     def _mark(self, *, clean: bool) -> None:
         record = {"layout": LAYOUT, "node": self._node, "clean": clean}
         self._write_small("node.json", json.dumps(record, sort_keys=True).encode())
 
-    def _look(self, *, clean: bool) -> Found:
+    def _look(self, *, clean: bool, stopped_ns: int) -> Found:
         for leftover in [*self.root.glob("*.tmp"), *(self.root / "manifests").glob("*.tmp")]:
             leftover.unlink()
         self._drop_empty_ingests()
@@ -150,7 +159,9 @@ class Store:
                 del sizes[key]
         catalogue = self._read("catalog.json", CATALOGUE_MAX_BYTES) if "catalog.json" in sizes else None
         pins = self._read("pins.json", PINS_MAX_BYTES) if "pins.json" in sizes else None
-        return Found(sizes, manifests, catalogue, clean, pins)
+        blobs = [key.removeprefix("blobs/") for key in sizes if shelf_of(key) is Shelf.BLOBS]
+        seals = {digest: at_ns for digest, at_ns in self.seals(blobs).items() if at_ns <= stopped_ns}
+        return Found(sizes, manifests, catalogue, clean, seals, pins)
 
     def _drop_empty_ingests(self) -> None:
         """A crash between rename and tidying leaves a journal without data."""
@@ -244,6 +255,10 @@ class Store:
             self._discard(ingest.directory)
         except OSError as error:
             raise disk_error(error, f"commit blob {ingest.file.blake3}") from error
+
+    def seals(self, digests: Iterable[str]) -> dict[str, int]:
+        """When each of these blobs changed last: one that is as it was when it was verified is verified."""
+        return seals_in(self.root, digests)
 
     def verify(self, digest: str) -> bool:
         """Does the blob hold what its name says? Reads all of it."""
