@@ -13,13 +13,17 @@ import msgspec
 
 from netlab import faulttarget, paths
 from netlab.chaoshistory import Event
-from netlab.chaosplan import doors_of
+from netlab.chaosplan import DRAIN, doors_of
 from netlab.topology import Topology
 
 #: How long a fault is felt after it was healed: processes begin, BGP moves the users back.
 SETTLE_S: Final = {"node": 15.0, "parent": 15.0, "proxy": 15.0, "bird": 30.0, "link": 10.0}
 #: What these break never reaches a user's connection, and is over with its healing.
 INVISIBLE: Final = frozenset({"redis", "origin", "weights", "worker"})
+#: Whose users are refused at first. All others keep their sockets, or lose the address before.
+REFUSING: Final = frozenset(
+    {("node", "kill"), ("node", "full"), ("node", "clock-ahead"), ("node", "clock-behind")}
+)
 #: After those, too, models come back: within this, refusals are not counted as out of the blue.
 RELOAD_S: Final = 15.0
 
@@ -43,25 +47,34 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def windows(events: Iterable[Event]) -> list[Window]:
-    """The faults of a history, by their beginnings."""
+    """The faults of a history, by their beginnings.
+
+    A drain loses nobody anything; what it explains begins with its end, when the address is announced
+    again and takes the users of another POP away from there.
+    """
     begun: dict[tuple[str, str], Event] = {}
+    back: dict[tuple[str, str], Event] = {}
     found: list[Window] = []
     for event in sorted((event for event in events if event.target), key=lambda event: event.t):
         key = event.target, event.how
         if event.what == "breaking":
             begun.setdefault(key, event)
+        elif event.what == "healing":
+            back.setdefault(key, event)
         elif event.what == "healed" and key in begun:
-            found.append(_window(begun.pop(key), event.t))
-    found += [_window(event, float("inf")) for event in begun.values()]
+            first = begun.pop(key)
+            back_s = back.pop(key, event).t
+            found.append(_window(first, back_s if event.how == DRAIN else first.t, event.t))
+    found += [_window(event, event.t, float("inf")) for event in begun.values() if event.how != DRAIN]
     return sorted(found, key=lambda window: window.from_s)
 
 
-def _window(begun: Event, healed_s: float) -> Window:
+def _window(begun: Event, from_s: float, healed_s: float) -> Window:
     return Window(
         target=begun.target,
         how=begun.how,
         kind=begun.kind,
-        from_s=begun.t,
+        from_s=from_s,
         healed_s=healed_s,
         until_s=healed_s + SETTLE_S.get(begun.kind, RELOAD_S),
     )
@@ -75,13 +88,15 @@ class Blame:
         self._faults = faults
         self._ways = paths.catchments(topology)
 
-    def explains(self, city: str, began_s: float, ended_s: float) -> list[Window]:
-        """The faults by which a connection of this city may have been lost; empty when there is none.
+    def explains(self, city: str, loss: str, began_s: float, ended_s: float) -> list[Window]:
+        """The faults by which a connection of this city may have been lost so; empty when there is none.
 
         One on the city's own way, and with such a one whatever else could be met elsewhere.
         """
         felt = [f for f in self._faults if f.kind not in INVISIBLE and f.touches(began_s, ended_s)]
-        return felt if any(self._on_the_way(city, fault) for fault in felt) else []
+        if not any(self._on_the_way(city, fault) for fault in felt):
+            return []
+        return [fault for fault in felt if loss != "refused" or (fault.kind, fault.how) in REFUSING]
 
     def quiet(self, began_s: float, ended_s: float) -> bool:
         """Whether nothing at all was broken or just healed."""

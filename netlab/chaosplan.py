@@ -25,10 +25,10 @@ LEAD_SHARE: Final = 0.15
 TAIL_SHARE: Final = 0.3
 #: How long a fault lasts, and until the next one begins.
 LASTS_S: Final = (2.0, 9.0)
-GAP_S: Final = (1.0, 8.0)
+GAP_S: Final = (0.5, 6.0)
 #: Some gaps are long enough for the planet to be quiet in them.
-LONG_GAP_S: Final = 45.0
-LONG_GAP_SHARE: Final = 0.15
+LONG_GAP_S: Final = 35.0
+LONG_GAP_SHARE: Final = 0.1
 SLOW_EVERY_S: Final = 60.0
 #: How often a kind is drawn: what users feel more often than what they don't.
 WEIGHTS: Final = {
@@ -50,6 +50,8 @@ LINKS: Final[dict[str, Conditions]] = {
     "reordered": {"reorder": 0.02, "jitter_ms": 3.0},
     "small-packets": {"mtu_bytes": 1280},
 }
+#: An operator's doing rather than a fault: an ingress node is drained, and takes part again.
+DRAIN: Final = "drain"
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,8 @@ def choices(topology: Topology) -> Iterator[Choice]:
         where, doors = place(target), doors_of(topology, target)
         for way in faults.ways(target.kind):
             yield Choice(target, way.how, way.slow, where, doors)
+        if target.kind == "node" and doors:
+            yield Choice(target, DRAIN, False, where, doors)
         if target.kind == "link":
             for how in LINKS:
                 yield Choice(target, how, False, where, doors)

@@ -33,6 +33,8 @@ MAX_EXECUTIONS: Final = 3
 EXTRA: Final = 0.1
 SLACK: Final = 16
 MAX_LINES: Final = 16
+#: No request takes so long: a clock is wrong.
+CLOCK_OFF_S: Final = 600.0
 #: Problems whose timelines are compared for the shortest.
 MAX_COMPARED: Final = 200
 
@@ -130,7 +132,7 @@ def _end(began: Event, end: Event, blame: Blame) -> str:
             return f"{end.outcome} without Retry-After"
         return ""
     if end.outcome in LOST:
-        explained = blame.explains(began.at, began.t, end.t)
+        explained = blame.explains(began.at, end.outcome, began.t, end.t)
         return "" if explained else f"{end.outcome}, and nothing on {began.at}'s way explains it"
     return f"{_word(end)}, which is never allowed"
 
@@ -150,7 +152,7 @@ def timeline(problem: Problem, own: Sequence[Event], faults: Sequence[Window]) -
     """The request's own events and the faults around it, in order, by seconds since it was asked."""
     began = next((event for event in own if event.what == "asked"), own[0])
     ended_s = max((event.t for event in own if event.what == "ended"), default=began.t)
-    lines = [(event.t, _told(event)) for event in own]
+    lines = [_placed(event, began.t) for event in own]
     for fault in faults:
         if fault.touches(began.t, ended_s):
             lines.append((fault.from_s, f"chaos breaks {fault}"))
@@ -160,6 +162,13 @@ def timeline(problem: Problem, own: Sequence[Event], faults: Sequence[Window]) -
     if not any(fault.touches(began.t, ended_s) for fault in faults):
         found.append("             nothing was broken, or healed just before")
     return [f"{problem.id}: {problem.what}", *found[:MAX_LINES]]
+
+
+def _placed(event: Event, began_s: float) -> tuple[float, str]:
+    """When it was, and what; a node whose clock is off by an hour is put where the request began."""
+    if abs(event.t - began_s) > CLOCK_OFF_S:
+        return began_s, f"{_told(event)} (its clock is off)"
+    return event.t, _told(event)
 
 
 def _told(event: Event) -> str:

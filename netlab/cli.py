@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from netlab import doctorverb, failverbs, linkverbs, mapverbs
+from netlab import chaosverb, doctorverb, failverbs, linkverbs, mapverbs
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ main.add_command(mapverbs.map_verb)
 for verb in (failverbs.fail_verb, failverbs.heal_verb, failverbs.faults_verb):
     main.add_command(verb)
 main.add_command(doctorverb.doctor)
+main.add_command(chaosverb.chaos)
 
 
 @main.command()

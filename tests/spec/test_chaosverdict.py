@@ -56,6 +56,11 @@ CASES = [
     ("refused while it comes back", [*FRA_DEAD, asked(t=110.0), ended("refused", 110.1)], ""),
     ("a fault that nobody healed", [*fault("fra-a", "node", "stop", 50.0), asked(), ended("late", 110.0)], ""),
     (
+        "refused though the socket outlives the proxy",
+        [*fault("fra-a/proxy", "proxy", "kill", 99.0, 101.0), asked(), ended("refused")],
+        "refused, and nothing on ber's way explains it",
+    ),
+    (
         "reset long after",
         [*FRA_DEAD, asked(t=140.0), ended("reset", 140.1)],
         "reset, and nothing on ber's way explains it",
@@ -87,6 +92,17 @@ CASES = [
         [*fault("iad-b", "node", "kill", 99.0, 101.0), asked("nyc"), ended("reset", at="nyc")],
         "reset, and nothing on nyc's way explains it",
     ),
+    (
+        "a drain is no excuse",
+        [*fault("fra-a", "node", "drain", 99.0), asked(), ended("reset")],
+        "reset, and nothing on ber's way explains it",
+    ),
+    (
+        "not even when it ends later",
+        [*fault("fra-a", "node", "drain", 99.0, 103.0), asked(), ended("reset")],
+        "reset, and nothing on ber's way explains it",
+    ),
+    ("but its end moves users", [*fault("fra-a", "node", "drain", 90.0, 99.0), asked(), ended("reset")], ""),
     (
         "the POP that stands in for a dead one",
         [*fault("fra-a/proxy", "proxy", "stop", 90.0, 99.0), *fault("ams-a/proxy", "proxy", "kill", 99.5, 101.0),
