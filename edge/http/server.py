@@ -107,8 +107,7 @@ class FrontDoor:
             acceptor.stop()
         if lame_duck_s > 0:
             await self._wait_until_empty(lame_duck_s)
-        for connection in list(self._connections):
-            connection.drain()
+        self.end_idle()
         if drain_s > 0:
             await self._wait_until_empty(drain_s)
         for connection in list(self._connections):
@@ -121,6 +120,11 @@ class FrontDoor:
             self._timer.cancel()
             self._timer = None
         self._closed.set()
+
+    def end_idle(self) -> None:
+        """Connections that nobody asks on end now; new ones are taken as before."""
+        for connection in list(self._connections):
+            connection.drain()
 
     def protocol_factory(self) -> Connection:
         """A connection of this door for another acceptor; it is counted when it is made."""

@@ -1,8 +1,8 @@
 """Leaving and coming back, as an operator or the parent asks for it.
 
 Drain: other nodes send nothing new, answers say Connection: close for the length of the lame
-duck, then the address is withdrawn. What runs is never cut here. The parent owns the
-announcement and the processes; this only asks it.
+duck, then idle connections end and the address is withdrawn. What runs is never cut here. The
+parent owns the announcement and the processes; this only asks it.
 """
 
 import asyncio
@@ -55,6 +55,8 @@ class Operate:
             if self.phase is Phase.SERVING:
                 self._become(Phase.LAME_DUCK)
                 await asyncio.sleep(self._drain.lame_duck_ms / 1000.0)
+                # Who did not ask meanwhile has not heard it, and would be reset by the next POP.
+                self._front.end_idle()
             answer = await self._ask_parent(calls.Withdraw(drained=True))
             self._become(Phase.DRAINED)
         return self._told(answer)

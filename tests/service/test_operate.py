@@ -195,6 +195,16 @@ def test_drain_says_connection_close_and_undrain_takes_it_back(node):
     assert "close" not in node.request("/run/identity", BODY).headers.get("connection", "")
 
 
+def test_a_drain_ends_the_connections_that_nobody_asks_on(node):
+    kept = http.client.HTTPConnection("127.0.0.1", node.port, timeout=10)
+    kept.request("GET", "/pop")
+    kept.getresponse().read()
+    told(node, "drain")
+    assert kept.sock.recv(1) == b"", "or the next POP would reset it"
+    kept.close()
+    told(node, "undrain")
+
+
 def test_a_drained_node_stays_drained_whatever_becomes_of_its_proxy(node):
     told(node, "drain")
     refused = popctl(node, "announce")
