@@ -117,6 +117,12 @@ TABLE: Final[dict[tuple[Reason, bool], Rule]] = {
 }
 
 
+#: What a node could not do with its disk or its origin, none of its workers can.
+OF_THE_NODE: Final = frozenset({Reason.NO_SPACE, Reason.ORIGIN_DOWN, Reason.BLOB_CORRUPT})
+#: What one device could not do, another one of the same node may.
+OF_THE_DEVICE: Final = frozenset({Reason.NO_MEMORY, Reason.LOAD_FAILED})
+
+
 def costs_token(failure: EdgeError) -> bool:
     """Does going elsewhere after this spend the budget?"""
     rule = TABLE.get((failure.reason, failure.retryable))

@@ -187,10 +187,11 @@ class Handler:
                 if error.reason is Reason.COLD_REFUSED and node not in self._refused_once(ask, story):
                     # It told that the model is not there: now that this is known, it may still be the best.
                     return ask
-                if own and error.retryable:
+                if own and error.retryable and error.reason not in retry.OF_THE_NODE | retry.OF_THE_DEVICE:
                     # A worker of this node that is away says so by its state; its siblings may serve.
                     return ask
-                return msgspec.structs.replace(ask, tried=ask.tried | {chosen.target if own else node})
+                whole_node = not own or error.reason in retry.OF_THE_NODE
+                return msgspec.structs.replace(ask, tried=ask.tried | {node if whole_node else chosen.target})
             case retry.Next.GIVE_UP:
                 raise error
             case unreachable:

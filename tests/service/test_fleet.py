@@ -1,14 +1,16 @@
 """Three nodes of two POPs: an ingress without a worker, one beside it that has one, one far away."""
 
 import json
+import shutil
 
 import pytest
 
 from netlab.clock import wait_until
 from tests.support.fleet import Wanted, running_fleet, wait_until_joined
-from tests.support.node import running_node
+from tests.support.node import STORE, open_directory, running_node
 
 ROW = json.dumps({"input": [[1.0] * 16]})
+MLP = json.dumps({"input": [[0.5] * 256]})
 CPU = ("device: cpu",)
 
 
@@ -50,14 +52,14 @@ def test_a_forced_region_is_honoured_and_its_bytes_are_told(fleet):
 
 def test_what_is_cold_here_and_warm_far_away_is_served_far_away_at_once(fleet):
     near, far = fleet["iad-b"], fleet["fra-a"]
-    assert far.request("/run/mlp", json.dumps({"input": [[0.5] * 256]})).status == 200
+    assert far.request("/run/mlp", MLP).status == 200
     digest = next(row["digest"] for row in near.admin("/edge/models").json["models"] if row["model"] == "mlp")
     wait_until(
         lambda: any(digest in e["warm"] for e in near.state["endpoints"] if e["name"] == "fra-a/0"),
         "iad-b knows that fra-a has it",
         within_s=5,
     )
-    answer = near.request("/run/mlp", json.dumps({"input": [[0.5] * 256]}))
+    answer = near.request("/run/mlp", MLP)
     assert (answer.status, answer.headers["edge-served-by"]) == (200, "fra-a/0"), answer
     assert route_of(answer)[0] == "spill"
     assert answer.headers["edge-residency"] == "device"
@@ -65,7 +67,7 @@ def test_what_is_cold_here_and_warm_far_away_is_served_far_away_at_once(fleet):
 
 def test_a_copy_comes_near_by_itself_when_demand_pays(fleet):
     near = fleet["iad-b"]
-    body = json.dumps({"input": [[0.5] * 256]})
+    body = MLP
 
     def served_here():
         return near.request("/run/mlp", body).headers["edge-served-by"] == "iad-b/0"
@@ -128,6 +130,22 @@ def test_a_node_whose_proxy_dies_is_failed_over_and_comes_back(fleet):
         "home again",
         within_s=15,
     )
+
+
+def test_who_can_not_bring_the_weights_sends_the_request_to_somebody_who_can():
+    """The object store that fra sees has the catalogue and no weights."""
+    with open_directory() as hollow:
+        (hollow / "blobs").mkdir()
+        shutil.copy(STORE / "catalog.json", hollow)
+        shutil.copytree(STORE / "manifests", hollow / "manifests")
+        with running_fleet(
+            Wanted("iad-b", "us", CPU), Wanted("fra-a", "eu", CPU, origin=f"file://{hollow}/")
+        ) as nodes:
+            answer = nodes["fra-a"].request("/run/identity", ROW)
+            assert (answer.status, answer.headers["edge-served-by"]) == (200, "iad-b/0"), answer
+            assert route_of(answer)[0] == "failover"
+            forced = nodes["fra-a"].request("/run/mlp", MLP, {"Edge-Force-Region": "eu"})
+            assert (forced.status, forced.headers["edge-drop-reason"]) == (503, "origin-down"), forced
 
 
 def test_a_node_without_worker_and_without_peers_refuses_with_its_reason():

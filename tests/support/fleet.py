@@ -11,12 +11,13 @@ from tests.support.node import Node, free_port, open_directory, running_node
 
 
 class Wanted(NamedTuple):
-    """One node of a fleet; `extra` are further sections of its node.yaml."""
+    """One node of a fleet; `extra` are further sections of its node.yaml, `origin` one that is its own."""
 
     name: str
     region: str = "us"
     workers: Sequence[str] = ()
     extra: str = ""
+    origin: str | None = None
 
     @property
     def pop(self) -> str:
@@ -68,7 +69,7 @@ def running_fleet(
                     region=one.region,
                     workers=one.workers,
                     extra=mesh + one.extra,
-                    origin=origin,
+                    origin=one.origin or origin,
                 )
             )
         if joined:
