@@ -240,6 +240,7 @@ class Tree:
             [child.state() for child in self._children],
             self._restarts.under_way,
             self._restarts.problem,
+            self._attraction.drained,
         )
 
     def _unready(self) -> None:

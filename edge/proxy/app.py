@@ -109,12 +109,13 @@ class Proxy:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _watch_tree(self) -> None:
-        """Know whether the VIP is announced."""
+        """Know whether the VIP is announced, and whether the node is drained."""
         while True:
             with contextlib.suppress(EdgeError):
                 tree = await self._ask_parent(calls.Tree())
                 if isinstance(tree, calls.TreeState):
                     self._parts.announced = tree.announcement == "announced"
+                    self._parts.operate.adopt(drained=tree.drained)
             await asyncio.sleep(TREE_S)
 
     async def _serve_public(self) -> None:

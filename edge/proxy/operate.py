@@ -68,9 +68,11 @@ class Operate:
             answer = await self._ask_parent(calls.Announce())
         return self._told(answer)
 
-    def stay_drained(self) -> None:
-        """This process took over from one that was drained."""
-        self._become(Phase.DRAINED)
+    def adopt(self, *, drained: bool) -> None:
+        """Be as the parent says: another proxy of this node may have been asked."""
+        phase = Phase.DRAINED if drained else Phase.SERVING
+        if not self._busy and phase is not self.phase:
+            self._become(phase)
 
     async def withdraw(self) -> object:
         """Attract nobody any more; other nodes may still send."""

@@ -152,8 +152,7 @@ class Parts:
             ask_parent=ask_parent,
             changed=self.publisher.changed,
         )
-        if boot.drained:
-            self.operate.stay_drained()
+        self.operate.adopt(drained=boot.drained)
 
     # --- parts
 

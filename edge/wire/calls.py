@@ -338,6 +338,8 @@ class TreeState(msgspec.Struct, tag="tree-state", tag_field="op", omit_defaults=
     restarting: tuple[str, ...] = ()
     #: Why the last `Restart` did not come to its end; empty when it did.
     restart_problem: str = ""
+    #: The operator drained the node; a proxy that was not asked itself learns it here.
+    drained: bool = False
 
 
 class Announcement(msgspec.Struct, tag="announcement", tag_field="op", omit_defaults=True):
