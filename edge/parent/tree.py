@@ -130,6 +130,7 @@ class Tree:
             log.warning("not root: children keep this uid, workers keep the network")
         for number in MORE_OR_LESS:
             asyncio.get_running_loop().add_signal_handler(number, self._say, number)
+        problem: UnfitError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 lives = {child: group.create_task(child.keep()) for child in self._children}
@@ -141,10 +142,13 @@ class Tree:
                 for task in tasks:
                     task.cancel()
         except* UnfitError as unfit:
-            raise unfit.exceptions[0] from None
+            problem = UnfitError(*unfit.exceptions[0].args)
         finally:
             self._attraction.order(Signal.STOP)
             self._unready()
+        if problem is not None:
+            # Not in the handler above: what is raised there comes out as a group.
+            raise problem
 
     # --- what a Child tells
 

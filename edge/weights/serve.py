@@ -96,10 +96,11 @@ class BlobServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop within STOP_WAIT_S; what is under way is cut. Blocks."""
+        """Stop within STOP_WAIT_S; what is under way is cut. Blocks. Nothing to do where it did not start."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(STOP_WAIT_S)
+        if self._thread.is_alive():
+            self._thread.join(STOP_WAIT_S)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:

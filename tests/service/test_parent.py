@@ -19,7 +19,7 @@ from edge.parent.boot import BootError, plan_roles
 from edge.proxy.app import ProxyBoot
 from edge.weights.app import WeightsBoot
 from netlab.clock import now_s, wait_until
-from tests.support.node import ROOT, config_text, free_port, running_node
+from tests.support.node import ROOT, config_text, free_port, open_directory, running_node
 from tests.support.wait import wait_until as wait_until_async
 
 NOBODY_HOME = "http://127.0.0.1:1/"
@@ -465,3 +465,20 @@ def test_without_root_a_node_runs_with_a_notice(tmp_path):
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_a_child_that_can_not_run_here_ends_the_node_with_one_sentence_and_no_traceback():
+    with open_directory() as directory:
+        store = directory / "store"
+        store.mkdir()
+        (store / "node.json").mkdir()
+        config = directory / "node.yaml"
+        config.write_text(config_text(directory, "one-a", free_port(), origin=f"file://{directory}/"))
+        popctl = Path(sys.executable).with_name("popctl")
+        ran = subprocess.run(
+            [str(popctl), "serve", "-c", str(config)], capture_output=True, text=True, timeout=30, check=False
+        )
+    events = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert ran.returncode == 3, ran.stderr
+    assert any("the weight store can't begin" in line["event"] for line in events), ran.stderr
+    assert "weights can't run here" in events[-1]["problem"]
