@@ -1,8 +1,8 @@
 """Who may be chosen, what would it cost there, and may that be waited for? Pure.
 
-`why_excluded` is what an endpoint is, `Scoring.why_unfit` what choosing it would mean: a wait beyond
-its budget, or a load for which others must leave while a warm copy would do. Which of those that
-remain is taken is `edge.policy.route`'s business.
+`why_excluded` is what an endpoint is, `Scoring.why_unfit` what choosing it would mean: an answer that
+must come too late, a wait beyond its budget, or a load for which others must leave while a warm copy
+would do. Which of those that remain is taken is `edge.policy.route`'s business.
 """
 
 import math
@@ -115,6 +115,8 @@ class Scoring:
     def why_unfit(self, row: Scored) -> str:
         """Why a candidate is passed over, "" if it is not."""
         _, endpoint, found = row
+        if self._too_far(endpoint):
+            return "too-far"
         if found.queue > self._wait_ms:
             return "wait-too-long"
         if found.cold > 0.0:
@@ -123,6 +125,10 @@ class Scoring:
             if self._needed_bytes != 0 and self._drives_out(endpoint):
                 return "drives-out"
         return ""
+
+    def _too_far(self, endpoint: Endpoint) -> bool:
+        """Would the way there and back alone take longer than the request may?"""
+        return endpoint.rtt_ms >= self.ask.deadline_ms and not endpoint.here
 
     def holding(self) -> frozenset[str]:
         """Regions that have the weights on a disk."""
@@ -169,6 +175,7 @@ class Scoring:
         return (
             is_warm(endpoint, ask)
             and not why_excluded(endpoint, ask)
+            and not self._too_far(endpoint)
             and (endpoint.home or world.mode is not Mode.NEVER)
             and queue_ms(endpoint, ask, world.now_ms, endpoint.models[ask.digest]) <= self._wait_ms
         )

@@ -262,7 +262,8 @@ def _refused(unfit: list[Scored], scoring: Scoring) -> Decision:
     """Nobody can be waited for within the budgets: for a slot of one that is full, or not at all."""
     if not unfit:
         return _nobody(scoring)
-    soonest = min(unfit, key=_wait_ms)
+    near = [row for row in unfit if scoring.why_unfit(row) != "too-far"]
+    soonest = min(near or unfit, key=_wait_ms)
     again_s = retry_after_s(_wait_ms(soonest))
     full = [] if scoring.ask.hops else [e for e, why in _excluded(scoring) if why == "full"]
     if full:
@@ -270,6 +271,8 @@ def _refused(unfit: list[Scored], scoring: Scoring) -> Decision:
         if isinstance(decision, Shed):
             return Shed(decision.reason, min(decision.retry_after_s, again_s))
         return decision
+    if not near:
+        return Shed(Reason.DEADLINE, again_s)
     late = scoring.why_unfit(soonest) == "wait-too-long"
     return Shed(Reason.SATURATED if late else Reason.COLD_REFUSED, again_s)
 

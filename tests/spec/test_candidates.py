@@ -82,6 +82,11 @@ TEN, ELEVEN = ask(weights_bytes=10 * MIB), ask(weights_bytes=11 * MIB)
 
 UNFIT = [
     ("idle and warm", TEN, WARM, [], ""),
+    ("the way there and back takes all the time there is", ask(deadline_ms=90.0), end(models=on(), rtt_ms=90.0), [], "too-far"),
+    ("a little less", ask(deadline_ms=90.1), end(models=on(), rtt_ms=90.0), [], ""),
+    ("who is asked over the mesh is where it is", ask(hops=1, deadline_ms=1.0), end(models=on(), here=True, rtt_ms=90.0), [], ""),
+    ("others would have to leave, and the warm one is too far", ask(weights_bytes=11 * MIB, deadline_ms=5_000.0), CROWDED,
+     [end("nrt-a/0", models=on(), home=False, rtt_ms=5_000.0)], ""),
     ("as long a queue as is allowed", TEN, end(models=on(), queued_ms=2_000.0), [], ""),
     ("a longer one", TEN, end(models=on(), queued_ms=2_001.0), [], "wait-too-long"),
     ("longer than the deadline", ask(deadline_ms=500.0), end(models=on(), queued_ms=501.0), [], "wait-too-long"),
