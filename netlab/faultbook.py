@@ -1,18 +1,26 @@
 """What is broken now: one small file per fault in the lab's directory.
 
 A fault is written before it acts and struck out after it was undone, so the book may name one that
-never came about, and never misses one. Nobody needs a lock: a file appears and goes whole. It
-refuses to know what the faults do.
+never came about, and never misses one. Readers need no lock: a file appears and goes whole. Whoever
+breaks or heals holds the book meanwhile, so that the deed and its entry are one step. It refuses to
+know what the faults do.
 """
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from netlab import state
+from netlab.clock import DeadlineMissed, wait_until
 from netlab.faults import WAYS, Fault
 
+#: Longer than any one deed, and than healing a few: nodes that are started again take seconds each.
+HELD_WITHIN_S: Final = 180.0
 _KNOWN: Final = {(way.kind, way.how) for way in WAYS}
 
 
@@ -24,6 +32,33 @@ def folder() -> Path:
 def _file(fault: Fault) -> Path:
     # No name of ours holds a "+" or a "~".
     return folder() / f"{fault.target.replace('/', '+')}~{fault.how}.json"
+
+
+@contextmanager
+def held(within_s: float = HELD_WITHIN_S) -> Iterator[None]:
+    """Nobody else breaks or heals meanwhile. Raises BusyError, and KeyError without a lab."""
+
+    def lock() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    try:
+        folder().mkdir(mode=0o755, exist_ok=True)
+        descriptor = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyError("there is no lab to break or to heal: poplab up starts one") from None
+    try:
+        try:
+            wait_until(lock, "nobody else breaks or heals", within_s=within_s, every_s=0.05)
+        except DeadlineMissed as missed:
+            busy = f"another poplab has been breaking or healing for {within_s:.0f} s"
+            raise state.BusyError(busy) from missed
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def enter(fault: Fault) -> None:

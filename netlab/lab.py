@@ -15,7 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from netlab import birdctl, faultbook, fib, names, netns, paths, plan, planetfile, state, supervise, wanhandle
+from netlab import (
+    birdctl,
+    faultbook,
+    faulttext,
+    fib,
+    names,
+    netns,
+    paths,
+    plan,
+    planetfile,
+    sides,
+    state,
+    supervise,
+    wanhandle,
+)
 from netlab.birdctl import BirdError
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import CityHandle, HostHandle, NodeHandle, PopHandle
@@ -246,10 +260,12 @@ class Lab:
         return moved
 
     def partition(self, one: Iterable[str], other: Iterable[str] = ()) -> None:
-        """Cut every WAN link between the POPs `one` and `other` (all the rest); `wan.mend()` undoes it."""
-        near = list(one)
-        far = list(other) or [pop.name for pop in self.topology.pops if pop.name not in near]
-        self.wan.partition(near, far)
+        """Cut every WAN link between two sides, or one and all the rest; `wan.mend()` undoes it.
+
+        A side is POPs and regions by name. Raises KeyError before anything is cut (netlab/sides.py).
+        """
+        for origin, to in sides.crossing(self.topology, one, other):
+            self.wan.cut(origin, to, direction="there")
 
     # -- breaking --------------------------------------------------------------------------
 
@@ -292,6 +308,7 @@ class Lab:
                 "late_frames": fabric.get("late_total", 0),
                 "links": [link.as_dict() for link in self.wan.conditions()] if fabric else [],
             },
+            "faults": [faulttext.fault_values(fault) for fault in self.faults()],
             "host": {"city": self.state.host_city, "served_by": self._led(self.state.host_city)},
             "pops": [self._pop_status(pop.name) for pop in self.topology.pops],
             "regions": [self.region(region.name).status() for region in self.topology.regions],

@@ -6,14 +6,13 @@ rates with their unit, so that no number can be misread. It refuses to know how 
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import click
 
 from netlab.told import FAILURE, USAGE, fail, say, told
-from netlab.topology import Topology, unknown
 
 _UNITS: Final = {"bit": 1, "kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
 
@@ -47,7 +46,13 @@ def rate(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
 @click.option("--loss", metavar="PERCENT", callback=percent, help="Share of packets that get lost: 1%.")
 @click.option("--reorder", metavar="PERCENT", callback=percent, help="Share of packets held back: 1%.")
 @click.option("--rate", "rate_bps", metavar="RATE", callback=rate, help="800kbit, 10mbit; queues 100 ms.")
-@click.option("--mtu", "mtu_bytes", type=int, metavar="BYTES", help="Largest IP packet; senders are told.")
+@click.option(
+    "--mtu",
+    "mtu_bytes",
+    type=int,
+    metavar="BYTES",
+    help="Largest IP packet; senders are told. Below 1280 a hole for IPv6.",
+)
 @click.option("--mtu-silent/--mtu-told", default=None, help="Tell no sender: a hole for large packets.")
 @click.option("--asym", type=click.Choice(["there", "back"]), help="Only from the first POP, or only to it.")
 @click.option("--down", is_flag=True, help="Swallow everything.")
@@ -62,6 +67,7 @@ def link(
     Conditions hold for each packet of each direction: with --loss 1%, a round trip succeeds in 98 of
     100 cases.
     """
+    from netlab import faultlinks
     from netlab.lab import Lab
 
     given = {name: value for name, value in wishes.items() if value is not None}
@@ -70,7 +76,8 @@ def link(
     if mend and asym:
         fail("--mend mends both directions; leave out --asym", USAGE)
     with _told_of_links():
-        wan = Lab.running().wan
+        lab = Lab.running()
+        wan = lab.wan
         direction: Any = asym or "both"
         if down:
             wan.cut(one, other, direction=direction)
@@ -80,6 +87,7 @@ def link(
             wan.mend(one, other)
         elif given:
             wan.set(one, other, direction=direction, **given)
+        faultlinks.settle(lab)
         _show(wan, one, other, as_json=as_json)
         if down or up or given:
             say(f"undo: poplab link {one} {other} --mend")
@@ -94,16 +102,19 @@ def partition(groups: tuple[str, ...], *, heal: bool, as_json: bool) -> None:
 
     A group is POPs and regions with commas between: `poplab partition eu`, `poplab partition iad,nrt fra`.
     """
+    from netlab import faultlinks, sides
     from netlab.lab import Lab
 
     if len(groups) > 2 or not (groups or heal):
         fail("write one group or two, or --heal: poplab partition eu, poplab partition iad,nrt fra", USAGE)
     with _told_of_links():
         lab = Lab.running()
-        links = between(*sides(lab.topology, groups)) if groups else lab.wan.cuts()
+        members = [group.split(",") for group in groups]
+        links = sides.crossing(lab.topology, *members) if groups else lab.wan.cuts()
         for origin, to in links:
             change = lab.wan.uncut if heal else lab.wan.cut
             change(origin, to, direction="there")
+        faultlinks.settle(lab)
         done = "carry again" if heal else "are cut"
         pairs = sorted({tuple(sorted(pair)) for pair in links})
         if as_json:
@@ -113,40 +124,6 @@ def partition(groups: tuple[str, ...], *, heal: bool, as_json: bool) -> None:
             click.echo(f"{len(pairs)} links {done}" + "".join(f"\n{one} - {other}" for one, other in pairs))
         if not heal:
             say(f"undo: poplab partition {' '.join(groups)} --heal")
-
-
-def sides(topology: Topology, groups: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The POPs of both sides; one group stands against all others. Raises KeyError with what is wrong."""
-    near = _members(topology, groups[0])
-    if len(groups) == 1:
-        far = [pop.name for pop in topology.pops if pop.name not in near]
-    else:
-        far = _members(topology, groups[1])
-    if twice := [pop for pop in near if pop in far]:
-        raise KeyError(f"{twice[0]} is on both sides; write each POP once")
-    if not far:
-        raise KeyError(f"{groups[0]!r} is the whole planet; leave somebody for the other side")
-    return near, far
-
-
-def _members(topology: Topology, group: str) -> list[str]:
-    """POPs of a group, each once: by their own name or their region's."""
-    pops = {pop.name: [pop.name] for pop in topology.pops}
-    regions: dict[str, list[str]] = {}
-    for pop in topology.pops:
-        regions.setdefault(pop.region, []).append(pop.name)
-    places = regions | pops
-    found: list[str] = []
-    for name in group.split(","):
-        if name not in places:
-            raise KeyError(unknown(name, list(places), "POP or region"))
-        found += [pop for pop in places[name] if pop not in found]
-    return found
-
-
-def between(near: Sequence[str], far: Sequence[str]) -> list[tuple[str, str]]:
-    """Every directed pair that crosses from one side to the other."""
-    return [pair for one in near for other in far for pair in ((one, other), (other, one))]
 
 
 def _show(wan: Any, one: str, other: str, *, as_json: bool) -> None:
@@ -175,4 +152,4 @@ def _told_of_links() -> Iterator[None]:
         except PermissionError:
             raise
         except OSError as error:
-            fail(f"the WAN does not answer ({error}): `poplab logs wan` may say why", FAILURE)
+            fail(str(error), FAILURE)

@@ -61,8 +61,8 @@ def netem(wish: Conditions, *, cut: bool) -> str:
         words.append(f"loss random {100 if cut else wish.loss * 100:g}%")
     if wish.reorder and wish.one_way_ms:
         words.append(f"reorder {wish.reorder * 100:g}%")
-    if wish.rate_bps:
-        words.append(f"rate {wish.rate_bps}bit")
+    # `change` keeps a rate that it is not told of; 0 lifts it.
+    words.append(f"rate {wish.rate_bps}bit")
     return " ".join(words)
 
 

@@ -12,6 +12,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"anycast   {'  '.join(status['anycast'])}",
         f"wan       {wan['engine']}, {wan['late_frames']} late frames",
         *(f"          {link['from']} to {link['to']}: {link['text']}" for link in wan["links"]),
+        *(f"broken    {fault['target']} ({fault['how']}): {fault['command']}" for fault in status["faults"]),
         f"host      in {host['city']}, served by {_led(host['served_by'], doors)}",
         "",
     ]

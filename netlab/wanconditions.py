@@ -37,7 +37,8 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     only `reorder` (the ratio of packets held back by HELD_MS) changes it. `loss` is a ratio, of
     packets, drawn for each alone. `rate_bps` counts Ethernet frames without preamble, and queues at
     most QUEUE_MS. An IP packet larger than `mtu_bytes` is dropped and its sender told by ICMP, or
-    not when `mtu_silent`.
+    not when `mtu_silent`. Below 1280 it is a hole for IPv6, told or not: no sender goes below that
+    (RFC 8200 section 5, RFC 8201 section 4).
     """
 
     one_way_ms: float = 0.0

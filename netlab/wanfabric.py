@@ -85,14 +85,20 @@ class Pair:
         self.frames = self.packets = self.bytes = self.late = self.reordered = 0
         self.dropped_by = dict.fromkeys(Why, 0)
         self.queued_bytes = self.newest_order = 0
+        self.lane = Lane()
         self.become(planet)
 
     def become(self, wish: Conditions) -> None:
-        """Be like that from the next packet on; those under way keep their time."""
+        """Be like that from the next packet on; those under way keep their time.
+
+        Who waits for the line goes on waiting, and jitter keeps the order, until rate or jitter are lifted.
+        """
         self.wish = wish
         self.one_way_ns = round(wish.one_way_ms * 1e6)
         self.per_packet = wish.per_packet
-        self.lane = Lane()
+        self.lane = Lane(
+            self.lane.busy_until_ns if wish.rate_bps else 0, self.lane.last_due_ns if wish.jitter_ms else 0
+        )
 
     def drop(self, why: Why, packets: int = 1) -> None:
         """Count packets that will not arrive."""

@@ -123,13 +123,6 @@ class WanHandle:
         for origin, to in pairs:
             self._told("reset", origin, to)
 
-    def partition(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Cut every link between the two groups of POPs; inside each of them nothing changes."""
-        far = list(other)
-        for near in one:
-            for away in far:
-                self.cut(near, away)
-
     # -- telling ---------------------------------------------------------------------------
 
     def links(self) -> list[LinkState]:
@@ -186,7 +179,15 @@ class WanHandle:
 
 
 def _ask_or_refuse(request: dict[str, Any]) -> dict[str, Any]:
-    answer = ask(request)
+    try:
+        answer = ask(request)
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"the WAN does not answer ({str(error) or type(error).__name__}): `poplab heal` starts it again "
+            f"if it is dead, `poplab logs wan` may say why"
+        ) from error
     if "error" in answer:
         raise WanRefusedError(f"the WAN: {answer['error']}")
     return answer

@@ -1,4 +1,4 @@
-"""Words on the command line: percentages, rates, groups of POPs."""
+"""Words on the command line: percentages, rates, and what does not go together."""
 
 from typing import Any
 
@@ -6,9 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from netlab import linkverbs, planetfile
+from netlab import linkverbs
 
-PLANET = planetfile.load(planetfile.PLANET)
 NOBODY: Any = None
 
 
@@ -52,38 +51,6 @@ def test_rate(text: str | None, rate_bps: int | None) -> None:
 def test_no_rate(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write a rate with its unit"):
         linkverbs.rate(NOBODY, NOBODY, text)
-
-
-@pytest.mark.parametrize(
-    ("sentence", "groups", "near", "far"),
-    [
-        ("a region against the rest", ["eu"], ["fra", "ams"], ["iad", "nrt"]),
-        ("a POP against the rest", ["nrt"], ["nrt"], ["iad", "fra", "ams"]),
-        ("POPs against a POP", ["iad,nrt", "fra"], ["iad", "nrt"], ["fra"]),
-        ("a region and its POP are one", ["eu,fra", "us"], ["fra", "ams"], ["iad"]),
-    ],
-)
-def test_sides(sentence: str, groups: list[str], near: list[str], far: list[str]) -> None:
-    assert linkverbs.sides(PLANET, groups) == (near, far), sentence
-
-
-@pytest.mark.parametrize(
-    ("groups", "words"),
-    [
-        (["euu"], "no POP or region is called 'euu'; did you mean eu?"),
-        (["iad,"], "no POP or region is called ''"),
-        (["eu", "fra"], "fra is on both sides"),
-        (["us,eu,ap"], "is the whole planet"),
-    ],
-)
-def test_no_sides(groups: list[str], words: str) -> None:
-    with pytest.raises(KeyError) as refusal:
-        linkverbs.sides(PLANET, groups)
-    assert words in str(refusal.value.args[0])
-
-
-def test_every_directed_pair_crosses() -> None:
-    assert linkverbs.between(["a", "b"], ["c"]) == [("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")]
 
 
 @pytest.mark.parametrize(

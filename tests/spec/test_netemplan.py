@@ -18,13 +18,28 @@ FABRIC = build(CONFIG)
 @pytest.mark.parametrize(
     ("sentence", "wish", "cut", "line"),
     [
-        ("a delay", Conditions(one_way_ms=45), False, "netem limit 45000 delay 45ms"),
-        ("no delay", Conditions(), False, "netem limit 10000 delay 0ms"),
-        ("jitter", Conditions(one_way_ms=1, jitter_ms=2.5), False, "netem limit 10000 delay 1ms 2.5ms"),
-        ("loss", Conditions(loss=0.005), False, "netem limit 10000 delay 0ms loss random 0.5%"),
-        ("a cut loses all", Conditions(loss=0.005), True, "netem limit 10000 delay 0ms loss random 100%"),
-        ("reorder", Conditions(one_way_ms=1, reorder=0.1), False, "netem limit 10000 delay 1ms reorder 10%"),
-        ("reorder needs a delay", Conditions(reorder=0.1), False, "netem limit 10000 delay 0ms"),
+        ("a delay", Conditions(one_way_ms=45), False, "netem limit 45000 delay 45ms rate 0bit"),
+        ("no delay", Conditions(), False, "netem limit 10000 delay 0ms rate 0bit"),
+        (
+            "jitter",
+            Conditions(one_way_ms=1, jitter_ms=2.5),
+            False,
+            "netem limit 10000 delay 1ms 2.5ms rate 0bit",
+        ),
+        ("loss", Conditions(loss=0.005), False, "netem limit 10000 delay 0ms loss random 0.5% rate 0bit"),
+        (
+            "a cut loses all",
+            Conditions(loss=0.005),
+            True,
+            "netem limit 10000 delay 0ms loss random 100% rate 0bit",
+        ),
+        (
+            "reorder",
+            Conditions(one_way_ms=1, reorder=0.1),
+            False,
+            "netem limit 10000 delay 1ms reorder 10% rate 0bit",
+        ),
+        ("reorder needs a delay", Conditions(reorder=0.1), False, "netem limit 10000 delay 0ms rate 0bit"),
         (
             "a rate bounds its queue",
             Conditions(one_way_ms=20, rate_bps=12_000_000),
@@ -61,8 +76,8 @@ def test_every_directed_pair_has_a_netem_of_its_own() -> None:
     ]
     made = [line for line in lines if " netem " in line]
     assert len({line.partition(" netem ")[0] for line in made}) == len(made) == len(FABRIC.pairs)
-    assert "qdisc add dev w-a parent 1:3 handle 30: netem limit 45000 delay 45ms" in made
-    assert "qdisc add dev a-nyc root handle 1: netem limit 10000 delay 3ms" in made
+    assert "qdisc add dev w-a parent 1:3 handle 30: netem limit 45000 delay 45ms rate 0bit" in made
+    assert "qdisc add dev a-nyc root handle 1: netem limit 10000 delay 3ms rate 0bit" in made
 
 
 def test_a_change_names_the_pair_s_own() -> None:

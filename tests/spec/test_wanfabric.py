@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from netlab.wanconditions import ConfigError, one_way_ns
+from netlab.wanconditions import Conditions, ConfigError, changed, one_way_ns
 from netlab.wanfabric import MAX_PORTS, Fabric, build, read_config, takers
+from netlab.wanfate import Lane
 
 IAD, FRA, NRT = "02:00:00:00:01:01", "02:00:00:00:02:01", "02:00:00:00:03:01"
 DELAYS = {
@@ -14,6 +15,8 @@ DELAYS = {
     "w-fra": {"w-iad": 45, "w-nrt": 115},
     "w-nrt": {"w-iad": 80, "w-fra": 115},
 }
+
+RATE_AND_JITTER = Conditions(one_way_ms=45, rate_bps=8_000, jitter_ms=1.0)
 
 
 def planet(**changes: Any) -> dict[str, Any]:
@@ -142,3 +145,22 @@ def test_what_is_no_config_is_said_to_be_none(text: bytes) -> None:
 def test_what_is_no_delay(value: float) -> None:
     with pytest.raises(ConfigError, match="here"):
         one_way_ns(value, "here")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "first", "then", "lane"),
+    [
+        ("another loss leaves queue and order", RATE_AND_JITTER, {"loss": 0.1}, Lane(9, 7)),
+        ("another rate leaves the queue", RATE_AND_JITTER, {"rate_bps": 9_000}, Lane(9, 7)),
+        ("no rate, no queue", RATE_AND_JITTER, {"rate_bps": 0}, Lane(0, 7)),
+        ("no jitter, no order to keep", RATE_AND_JITTER, {"jitter_ms": 0.0}, Lane(9, 0)),
+    ],
+)
+def test_a_change_lifts_only_what_it_names(
+    sentence: str, first: Conditions, then: dict[str, float], lane: Lane
+) -> None:
+    pair = fabric().pairs["w-iad", "w-fra"]
+    pair.become(first)
+    pair.lane = Lane(9, 7)
+    pair.become(changed(first, then))
+    assert pair.lane == lane, sentence
