@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 OK, FAILURE, MISSING = 0, 1, 3
 WATCH_S: Final = 0.5
+#: A look that comes so late says that the parent itself did not run.
+STOPPED_MS: Final = 2_000.0
 #: Between the withdrawal and the stop of the proxy: BGP needs some 5 ms to move the clients, 50 at most.
 SETTLE_S: Final = 0.1
 
@@ -212,11 +214,15 @@ class Tree:
                 task.cancel()
 
     async def _watch(self) -> None:
+        looked_ms = clock.now_ms()
         while True:
             await asyncio.sleep(WATCH_S)
-            now_ms = clock.now_ms()
+            before_ms, looked_ms = looked_ms, clock.now_ms()
+            if looked_ms - before_ms > STOPPED_MS:
+                # This process was stopped, and has not read yet what its children said meanwhile.
+                continue
             for child in self._children:
-                child.watch(now_ms)
+                child.watch(looked_ms)
 
     def _answer(self, call: Incoming) -> None:
         """A call of a proxy, of the present one or of one that finishes: an operator asked that one."""

@@ -184,6 +184,21 @@ def test_a_proxy_that_hangs_is_replaced(node):
     assert any(line["event"] == "child killed" and "silent" in line["why"] for line in node.log)
 
 
+def test_a_parent_that_was_stopped_blames_no_child(node):
+    """It heard nothing meanwhile, and that was its own fault."""
+    proxy, kills = node.child("proxy"), node.log_text.count("child killed")
+    stopped_s = now_s()
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: now_s() - stopped_s > 6.0, "a proxy may be silent for 5 s", within_s=10)
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: node.admin("/edge/state").status == 200, "the parent answers", within_s=10)
+    wait_until(lambda: now_s() - stopped_s > 8.0, "it has looked at its children again", within_s=10)
+    assert node.child("proxy") == proxy
+    assert node.log_text.count("child killed") == kills
+
+
 def test_two_nodes_do_not_share_a_run_dir(node):
     config = node.directory / "node.yaml"
     second = popctl("serve", "-c", str(config))
