@@ -18,6 +18,8 @@ from netlab.topology import Topology
 
 #: How long a fault is felt after it was healed: processes begin, BGP moves the users back.
 SETTLE_S: Final = {"node": 15.0, "parent": 15.0, "proxy": 15.0, "bird": 30.0, "link": 10.0}
+#: Around the moment in which users move: the longest round trip, and what BGP takes.
+MOVE_S: Final = 0.5
 #: What these break never reaches a user's connection, and is over with its healing.
 INVISIBLE: Final = frozenset({"redis", "origin", "weights", "worker"})
 #: Whose users are refused at first. All others keep their sockets, or lose the address before.
@@ -49,8 +51,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 def windows(events: Iterable[Event]) -> list[Window]:
     """The faults of a history, by their beginnings.
 
-    A drain loses nobody anything; what it explains begins with its end, when the address is announced
-    again and takes the users of another POP away from there.
+    A drain loses nobody anything but what is on its way in the moment of the withdrawal; its end
+    moves users, too: the address is announced again and takes them away from another POP.
     """
     begun: dict[tuple[str, str], Event] = {}
     back: dict[tuple[str, str], Event] = {}
@@ -59,24 +61,29 @@ def windows(events: Iterable[Event]) -> list[Window]:
         key = event.target, event.how
         if event.what == "breaking":
             begun.setdefault(key, event)
+        elif event.what == "broken" and event.how == DRAIN:
+            found.append(_window(event, event.t - MOVE_S, event.t, event.t + MOVE_S))
         elif event.what == "healing":
             back.setdefault(key, event)
         elif event.what == "healed" and key in begun:
             first = begun.pop(key)
             back_s = back.pop(key, event).t
-            found.append(_window(first, back_s if event.how == DRAIN else first.t, event.t))
-    found += [_window(event, event.t, float("inf")) for event in begun.values() if event.how != DRAIN]
+            from_s = back_s if event.how == DRAIN else first.t
+            settle_s = SETTLE_S.get(event.kind, RELOAD_S)
+            found.append(_window(first, from_s, event.t, event.t + settle_s))
+    never = float("inf")
+    found += [_window(event, event.t, never, never) for event in begun.values() if event.how != DRAIN]
     return sorted(found, key=lambda window: window.from_s)
 
 
-def _window(begun: Event, from_s: float, healed_s: float) -> Window:
+def _window(begun: Event, from_s: float, healed_s: float, until_s: float) -> Window:
     return Window(
         target=begun.target,
         how=begun.how,
         kind=begun.kind,
         from_s=from_s,
         healed_s=healed_s,
-        until_s=healed_s + SETTLE_S.get(begun.kind, RELOAD_S),
+        until_s=until_s,
     )
 
 

@@ -4,7 +4,9 @@ It keeps the order of things; what is asked, broken, noted and judged is each th
 file of its own (chaosload, chaosfaults, chaoshistory, chaosverdict).
 """
 
+import contextlib
 import http.client
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,8 @@ WELL_AT_LAST_S: Final = 90.0
 FIRST_ANSWER_S: Final = 60.0
 #: Asked of each city and model when all is over.
 LAST_WITHIN_S: Final = 30.0
+TRY_EVERY_S: Final = 1.0
+TRY_WITHIN_S: Final = 5.0
 TURN_S: Final = 0.1
 TELL_S: Final = 1.0
 Say = Callable[[str], None]
@@ -169,6 +173,9 @@ def _heal(
     say: Say,
 ) -> None:
     """Everything is undone and the planet is well; each city is answered by each model, or it is noted."""
+    over = threading.Event()
+    tries = threading.Thread(target=_try_all, args=(lab, over), name="tries")
+    tries.start()
     try:
         lab.heal(within_s=WELL_AT_LAST_S)
         for number, city in enumerate(lab.topology.cities):
@@ -179,6 +186,25 @@ def _heal(
         say(str(error))
     else:
         history.note(Event(t=clock.wall_s(), at="chaos", what="well"))
+    finally:
+        over.set()
+        tries.join()
+
+
+def _try_all(lab: Lab, over: threading.Event) -> None:
+    """Each city asks for each POP's workers until it is over.
+
+    A node that failed is suspect until one request to it succeeds, and of a far one nobody wants anything
+    in a planet that is well.
+    """
+    pops = [pop.name for pop in lab.topology.pops if any(node.workers for node in pop.nodes)]
+    while not over.wait(TRY_EVERY_S):
+        for city in lab.topology.cities:
+            for pop in pops:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    lab.city(city.name).post(
+                        "/run/identity", body_of("identity", 0), timeout_s=TRY_WITHIN_S, edge_force_region=pop
+                    )
 
 
 def _last(run_id: str, number: int, model: str) -> Asking:

@@ -143,9 +143,15 @@ def _end(began: Event, end: Event, blame: Blame) -> str:
 def _shortest(
     problems: Sequence[Problem], by_id: dict[str, list[Event]], faults: Sequence[Window]
 ) -> list[str]:
-    """The timeline of the problem that needs the fewest lines."""
+    """The timeline of the problem that needs the fewest lines; of one that is no request's, the faults."""
     told = [timeline(p, by_id[p.id], faults) for p in problems[:MAX_COMPARED] if p.id]
-    return min(told, key=len) if told else []
+    if told or not problems:
+        return min(told, key=len) if told else []
+    lines = [
+        f"{fault.from_s - faults[0].from_s:+9.3f} s  chaos breaks {fault}, for {fault.healed_s - fault.from_s:.1f} s"
+        for fault in faults
+    ]
+    return [problems[0].what, *lines[-MAX_LINES:]]
 
 
 def timeline(problem: Problem, own: Sequence[Event], faults: Sequence[Window]) -> list[str]:

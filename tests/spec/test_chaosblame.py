@@ -28,6 +28,9 @@ SETTLED = 20.0 + chaosblame.SETTLE_S["node"]
         ("a drain is felt from its end on",
          [deed(10, "breaking", how="drain"), deed(19, "healing", how="drain"), deed(20, "healed", how="drain")],
          [(19, SETTLED)]),
+        ("and in the moment of its withdrawal",
+         [deed(10, "breaking", how="drain"), deed(12, "broken", how="drain")],
+         [(11.5, 12.5)]),
         ("a drain without end", [deed(10, "breaking", how="drain")], []),
     ],
 )  # fmt: skip

@@ -102,7 +102,14 @@ CASES = [
         [*fault("fra-a", "node", "drain", 99.0, 103.0), asked(), ended("reset")],
         "reset, and nothing on ber's way explains it",
     ),
-    ("but its end moves users", [*fault("fra-a", "node", "drain", 90.0, 99.0), asked(), ended("reset")], ""),
+    (
+        "but for who was on the way as the address went",
+        [*fault("fra-a", "node", "drain", 99.0),
+         Event(t=100.2, at="chaos", what="broken", target="fra-a", kind="node", how="drain"),
+         asked(), ended("reset", 100.3)],
+        "",
+    ),
+    ("and its end moves users", [*fault("fra-a", "node", "drain", 90.0, 99.0), asked(), ended("reset")], ""),
     (
         "the POP that stands in for a dead one",
         [*fault("fra-a/proxy", "proxy", "stop", 90.0, 99.0), *fault("ams-a/proxy", "proxy", "kill", 99.5, 101.0),
@@ -148,6 +155,17 @@ def test_refusals_out_of_the_blue_are_told_and_allowed() -> None:
     refused = ended("503", reason="no-endpoint", retry_after=True)
     assert verdict([asked(), refused]).unexpected == 1
     assert verdict([*fault("fra-a/worker", "worker", "kill", 99.0, 99.5), asked(), refused]).unexpected == 0
+
+
+def test_what_is_no_requests_has_the_faults_for_a_timeline() -> None:
+    unwell = Event(t=200.0, at="chaos", what="unwell", text="iad-a is down")
+    found = verdict([*FRA_DEAD, *fault("r-ams/bird", "bird", "kill", 109.0, 110.5), unwell])
+    assert found.timeline == [
+        "iad-a is down",
+        "   +0.000 s  chaos breaks fra-a kill, for 4.0 s",
+        "  +10.000 s  chaos breaks r-ams/bird kill, for 1.5 s",
+    ]
+    assert verdict([asked(), ended("200")]).timeline == []
 
 
 def test_the_timeline_of_a_failure_is_short_and_in_order() -> None:
