@@ -147,10 +147,10 @@ def _shortest(
     told = [timeline(p, by_id[p.id], faults) for p in problems[:MAX_COMPARED] if p.id]
     if told or not problems:
         return min(told, key=len) if told else []
-    lines = [
-        f"{fault.from_s - faults[0].from_s:+9.3f} s  chaos breaks {fault}, for {fault.healed_s - fault.from_s:.1f} s"
-        for fault in faults
-    ]
+    lines = []
+    for fault in faults:
+        lasted_s = fault.healed_s - fault.from_s
+        lines.append(f"{fault.from_s - faults[0].from_s:+9.3f} s  chaos breaks {fault}, for {lasted_s:.1f} s")
     return [problems[0].what, *lines[-MAX_LINES:]]
 
 
