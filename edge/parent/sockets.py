@@ -25,6 +25,10 @@ BIND_PATIENCE_S: Final = 5.0
 BIND_RETRY_S: Final = 0.1
 #: From linux/in.h and linux/in6.h; this Python has no names for them.
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
+#: Between nodes, segments fit a packet of 1280 bytes, the least that IPv6 allows: some path between two POPs
+#: carries less than both ends think and tells nobody, and then a large packet is lost again and again. The
+#: listener says it for both ends (RFC 9293, 3.7.1: the MSS option).
+MESH_SEGMENT_BYTES: Final = 1280 - 40 - 20
 
 
 class ListenError(Exception):
@@ -74,20 +78,23 @@ async def open_listeners(config: NodeConfig, *, root: bool) -> Listeners:
         opened.paths.append(path)
         return listener
 
-    async def tcp(setting: str, address: str, *, free: bool) -> socket.socket:
-        return await _patiently(lambda: _tcp(setting, address, free=free), patient_until_s)
+    async def tcp(setting: str, address: str, *, free: bool = False, mesh: bool = False) -> socket.socket:
+        listener = await _patiently(lambda: _tcp(setting, address, free=free), patient_until_s)
+        if mesh:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, MESH_SEGMENT_BYTES)
+        return listener
 
     try:
         for index, address in enumerate(config.public.listen):
             opened.public.append(await tcp(f"public.listen.{index}", address, free=True))
         if config.mesh is not None:
-            opened.mesh = await tcp("mesh.listen", config.mesh.listen, free=False)
+            opened.mesh = await tcp("mesh.listen", config.mesh.listen, mesh=True)
         if config.weights.blobs:
-            opened.blobs = await tcp("weights.blobs", config.weights.blobs, free=False)
+            opened.blobs = await tcp("weights.blobs", config.weights.blobs, mesh=True)
         proxy = config.users.proxy
         opened.admin.append(unix("admin.sock", 0o660, (0, proxy)))
         if config.admin.listen:
-            opened.admin.append(await tcp("admin.listen", config.admin.listen, free=False))
+            opened.admin.append(await tcp("admin.listen", config.admin.listen))
         opened.weights = unix("weights.sock", 0o600, (proxy, proxy))
         for index in range(len(config.workers)):
             opened.workers.append(unix(f"worker-{index}.sock", 0o600, (proxy, proxy)))

@@ -223,6 +223,7 @@ _SHED = {
     Reason.REGION: "no worker is up in the regions or POPs that the request demands",
     Reason.COLD_REFUSED: "the model is on no device, and bringing it takes longer than the request may wait",
     Reason.NO_MEMORY: "the model is larger than any device",
+    Reason.DEADLINE: "every worker that could serve is farther away than the deadline allows",
 }
 
 
