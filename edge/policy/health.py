@@ -3,7 +3,8 @@
 Two things are watched apart: silence (nothing heard of it: `heard`) and failing exchanges
 (the breaker). `TRANSITIONS` is the whole breaker. It opens after 3 failures in a row or
 half of the last 20, for 1 s that double up to 30 s; then one request may try, and its
-outcome decides. What a failure is, the caller says with `blamed`: a refusal that came with
+outcome decides. Where none comes, since others are nearer, a node that speaks for 10 s more is on
+probation like one that was tried. What a failure is, the caller says with `blamed`: a refusal that came with
 fresh state is none. Nothing here knows links, beacons or how long a request may take.
 
 Numbers: facts of Envoy, HAProxy and Finagle; the slow start is HAProxy's `slowstart`.
@@ -23,6 +24,8 @@ WINDOW: Final = 20
 WINDOW_FAILURES: Final = 10
 OPEN_MIN_MS: Final = 1_000.0
 OPEN_MAX_MS: Final = 30_000.0
+#: Nobody has tried it for so long since its wait ended, and it goes on speaking.
+UNTRIED_MS: Final = 10_000.0
 #: The one request that tries a node again may end without an outcome (its client left): then another may.
 PROBE_MS: Final = 5_000.0
 #: After the breaker closed: so long the node is suspect, and one failure opens it again.
@@ -46,13 +49,16 @@ class Breaker(StrEnum):
 
 
 class Event(StrEnum):
-    """What the breaker reacts to. `TRIPPED` is a failure that reached a bound, `RESTED` the end of a wait."""
+    """What the breaker reacts to. `TRIPPED` is a failure that reached a bound, `RESTED` the end of a wait,
+    `VOUCHED` that nobody tried the node, which speaks.
+    """
 
     SENT = "sent"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TRIPPED = "tripped"
     RESTED = "rested"
+    VOUCHED = "vouched"
 
 
 TRANSITIONS: Final[dict[tuple[Breaker, Event], Breaker]] = {
@@ -77,6 +83,10 @@ TRANSITIONS: Final[dict[tuple[Breaker, Event], Breaker]] = {
     (Breaker.PROBING, Event.FAILED): Breaker.OPEN,
     (Breaker.PROBING, Event.TRIPPED): Breaker.OPEN,
     (Breaker.PROBING, Event.RESTED): Breaker.READY,
+    (Breaker.CLOSED, Event.VOUCHED): Breaker.CLOSED,
+    (Breaker.OPEN, Event.VOUCHED): Breaker.OPEN,
+    (Breaker.READY, Event.VOUCHED): Breaker.CLOSED,
+    (Breaker.PROBING, Event.VOUCHED): Breaker.PROBING,
 }
 
 
@@ -118,6 +128,10 @@ def heard(h: Health, now_ms: float, *, new_boot: bool = False) -> Health:
     """
     heard_ms = max(h.heard_ms, now_ms)
     if not new_boot:
+        before = at(h, now_ms)
+        untried = before is not Breaker.CLOSED and now_ms - h.open_until_ms >= UNTRIED_MS
+        if untried and TRANSITIONS[before, Event.VOUCHED] is Breaker.CLOSED:
+            return Health(open_for_ms=h.open_for_ms, heard_ms=heard_ms, since_ms=now_ms)
         return msgspec.structs.replace(h, heard_ms=heard_ms)
     open_until_ms = min(h.open_until_ms, now_ms)
     return msgspec.structs.replace(

@@ -124,6 +124,36 @@ def test_a_restarted_process_may_be_tried_at_once_and_starts_slowly():
     assert stands(failed(h, now_ms), now_ms + OPEN_MIN_MS) is Standing.OUT, "and its failure is not its first"
 
 
+@pytest.mark.parametrize(
+    ("sentence", "ready_for_ms", "tried", "breaker", "expected"),
+    [
+        ("nobody has tried it yet", 9_999.0, False, Breaker.READY, Standing.SUSPECT),
+        (
+            "nobody has tried it for ten seconds, and it speaks",
+            10_000.0,
+            False,
+            Breaker.CLOSED,
+            Standing.SUSPECT,
+        ),
+        ("somebody is trying it now", 10_000.0, True, Breaker.PROBING, Standing.OUT),
+    ],
+)
+def test_who_speaks_and_is_not_tried_is_on_probation_in_the_end(
+    sentence, ready_for_ms, tried, breaker, expected
+):
+    h, now_ms = play("---")
+    now_ms += OPEN_MIN_MS + ready_for_ms
+    if tried:
+        h = sent(h, now_ms)
+    h = heard(h, now_ms)
+    assert (at(h, now_ms), stands(h, now_ms)) == (breaker, expected), sentence
+    if breaker is Breaker.CLOSED:
+        good = heard(h, now_ms + 10_000.0)
+        assert stands(good, now_ms + 10_000.0) is Standing.GOOD
+        again = failed(h, now_ms)
+        assert (again.breaker, again.open_for_ms) == (Breaker.OPEN, 2 * OPEN_MIN_MS)
+
+
 def test_failures_of_the_process_before_do_not_count():
     h = heard(play("--")[0], 0.0, new_boot=True)
     assert failed(h, 0.0).breaker is Breaker.CLOSED
