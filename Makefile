@@ -6,7 +6,7 @@ SOURCES := edge netlab models tests
 # Most of what these tests do is wait for real parts: files of tests run side by side. The lab is one.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help netlab down status models check test spec soak bench lock clean
+.PHONY: help netlab down status models check test spec soak bench bench-lab lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,6 +51,14 @@ bench: ## ratios from one interleaved run
 	@netlab/setup.sh system wrk
 	@netlab/setup.sh venv dev
 	@$(PY) -m tests.bench
+
+bench-lab: ## the planet: what the WAN adds, how soon it converges, what `up` takes
+	@netlab/setup.sh system
+	@netlab/setup.sh venv dev
+	@$(MAKE) --no-print-directory models
+	@$(SUDO) $(PY) -m tests.bench.wan
+	@$(SUDO) $(PY) -m tests.bench.up
+	@$(SUDO) $(PY) -m tests.bench.convergence
 
 lock: ## write .lock/ anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group build --group dev -o .lock/dev.txt

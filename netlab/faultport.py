@@ -34,6 +34,12 @@ def request(index: int, *, carries: bool) -> bytes:
 
 def vanish(router: str, who: str) -> None:
     """Nothing reaches `who` and nothing comes from it. Raises OSError, ApplyError, DeadlineMissed."""
+    make_ready(router, who)
+    set_port(router, names.node_port(who), carries=False)
+
+
+def make_ready(router: str, who: str) -> None:
+    """All that takes time before `who` vanishes. Raises OSError, ApplyError, DeadlineMissed."""
     holder = _holder(router, who)
     if not exists(router, holder.name):
         # A bridge whose last port is off loses its carrier, and BIRD would know at once.
@@ -41,7 +47,6 @@ def vanish(router: str, who: str) -> None:
         mute = [Sysctl(router, f"net.ipv6.conf.{end}.disable_ipv6", "1") for end in ends]
         apply.carry_out([holder, *mute, Up(router, holder.peer)])
     wait_until_running(router, holder.name)
-    set_port(router, names.node_port(who), carries=False)
 
 
 def reappear(router: str, who: str) -> None:

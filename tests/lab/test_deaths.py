@@ -11,9 +11,10 @@ import pytest
 from netlab.clock import now_s, wait_until
 from netlab.handles import NodeHandle
 from netlab.lab import Lab
-from tests.support.deaths import DEATHS, Death, once, restart, settle
+from tests.support.deaths import DEATHS, Death, restart
 from tests.support.joined import digest_of, evict
 from tests.support.load import Load
+from tests.support.waits import once, settle
 
 pytestmark = pytest.mark.lab
 
@@ -68,7 +69,7 @@ BUSY_MS = 500.0
 @pytest.mark.parametrize("death", DEATHS, ids=[death.name for death in DEATHS])
 def test_clients_wait_no_longer_than_promised(lab: Lab, death: Death) -> None:
     allowed_ms = death.allowed_ms(lab) + BUSY_MS
-    late = [one for one in once(death) if one.after_ms is None or one.after_ms > allowed_ms]
+    late = [one for one in once(death).waits if one.after_ms is None or one.after_ms > allowed_ms]
     assert late == [], f"{death.sentence}: at most {allowed_ms:.0f} ms"
 
 

@@ -1,33 +1,37 @@
-"""The ways in which a POP can stop serving, and how long its clients then wait.
+"""The ways in which a POP, or a way to it, can stop serving, and what its clients are promised then.
 
-Each `Death` is an accident at one node and its undoing. `once` lets it happen and says when a
-request that was begun afterwards was answered, whole, by whoever should answer then; the bench
-and the tests share it. It judges nothing: the bounds are data here, the verdict is the caller's.
+Each `Death` is an accident and its undoing; tests/support/waits.py lets it happen and times it. The
+table judges nothing: the bounds are data here, the verdict is the caller's.
 """
 
 import os
 import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
-from netlab import watch
-from netlab.clock import now_ms, wait_until
+from netlab import apply, faultport, names
+from netlab.clock import wait_until
 from netlab.handles import NodeHandle, User
 from netlab.lab import Lab
+from netlab.steps import Drop, Up
+from tests.support.joined import ask, wait_until_warm
 
-FAMILIES: Final = (4, 6)
-#: Two watchers knock this often; it is the resolution of what is measured.
-KNOCK_EVERY_S: Final = 0.01
-GIVE_UP_S: Final = 10.0
-PLANNED_MS, DEAD_MS, BACK_MS = 50.0, 2500.0, 2000.0
+#: Planned: `popctl withdraw`. Dead: the lease runs out. Back: another proxy. Silent: BFD. Hold: BGP alone.
+#: Mesh: a peer without a word for 3 s is given up, and that is looked at every 100 ms.
+PLANNED_MS, DEAD_MS, BACK_MS, SILENT_MS, HOLD_MS, MESH_MS = 50.0, 2500.0, 2000.0, 500.0, 6000.0, 3100.0
+
+
+def _nothing(_: Lab) -> None:
+    pass
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens to `node`; `heir` is the POP that answers afterwards, `bound_ms` what is promised."""
+    """What happens to `node`; `heir` is the POP that answers afterwards, `bound_ms` what is promised.
+
+    Where a `model` is asked for, `home` and `heir` are who runs it, as `fra-a/0`.
+    """
 
     name: str
     sentence: str
@@ -36,7 +40,14 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     city: str = "ber"
     home: str = "fra"
     node: str = "fra-a"
+    model: str = ""
     from_host: bool = False
+    #: On a planet whose routers and nodes speak BFD, as the usual one's do.
+    bfd: bool = True
+    #: Whether its undoing is an event of its own, that clients see: home answers again.
+    returns: bool = False
+    #: What has to be so before.
+    prepare: Callable[[Lab], None] = _nothing
     #: Makes ready and returns the accident itself, so that looking for pids is not measured.
     aim: Callable[[NodeHandle], Callable[[], None]]
     undo: Callable[[NodeHandle], None]
@@ -48,20 +59,12 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     def rtt_ms(self, lab: Lab) -> float:
         """From the user to the heir, by the topology."""
         city = lab.topology.city(self.city)
-        return city.rtt_ms + (0.0 if city.pop == self.heir else lab.topology.rtt_ms(city.pop, self.heir))
+        heir = lab.topology.node(self.heir.split("/")[0]).pop if self.model else self.heir
+        return city.rtt_ms + (0.0 if city.pop == heir else lab.topology.rtt_ms(city.pop, heir))
 
     def allowed_ms(self, lab: Lab) -> float:
         """The bound and the client's own two round trips: handshake, request and answer."""
         return self.bound_ms + 2 * self.rtt_ms(lab)
-
-
-class Waited(msgspec.Struct, frozen=True):
-    """From the accident to the completed answer; None when none came within GIVE_UP_S."""
-
-    family: int
-    after_ms: float | None
-    refused: int
-    last: str
 
 
 def _hit(number: signal.Signals, *roles: str) -> Callable[[NodeHandle], Callable[[], None]]:
@@ -100,11 +103,59 @@ def restart(node: NodeHandle) -> None:
     node.restart(within_s=60)
 
 
+def _vanish(node: NodeHandle) -> Callable[[], None]:
+    router = names.router(node.node.pop)
+    faultport.make_ready(router, node.name)
+    return lambda: faultport.set_port(router, names.node_port(node.name), carries=False)
+
+
+def _reappear(node: NodeHandle) -> None:
+    faultport.reappear(names.router(node.node.pop), node.name)
+
+
+def cable(node: NodeHandle) -> Up:
+    """The router's end of the node's cable: with it down, both ends lose their carrier."""
+    return Up(names.router(node.node.pop), names.node_port(node.name))
+
+
+def unplug(node: NodeHandle) -> None:
+    """Both ends of the node's cable know at once that it is gone."""
+    apply.carry_out([Drop(cable(node))])
+
+
+def plug_in(node: NodeHandle) -> None:
+    """As it was."""
+    apply.carry_out([cable(node)])
+
+
+CUT: Final = ("ams", "fra")
+#: Where what ams forwards to fra may run instead.
+INSTEAD: Final = "iad-b/0"
+
+
+def _warm_at_both(lab: Lab) -> None:
+    """Nobody's wait is for weights."""
+    for city, endpoint in (("ber", "fra-a/0"), ("nyc", INSTEAD)):
+        region = lab.topology.pop(lab.topology.city(city).pop).region
+        ask(lab.city(city), "identity", edge_cold="wait", edge_force_region=region)
+        wait_until_warm(lab, "ams-a", endpoint, "identity")
+
+
+def _cut(_: NodeHandle) -> Callable[[], None]:
+    wan = Lab.running().wan
+    return lambda: wan.cut(*CUT)
+
+
+def _uncut(_: NodeHandle) -> None:
+    Lab.running().wan.uncut(*CUT)
+
+
 DEATHS: Final = (
     Death(
         name="withdraw",
         sentence="address deleted by the parent (`popctl withdraw`)",
         bound_ms=PLANNED_MS,
+        returns=True,
         aim=lambda node: node.withdraw,
         undo=NodeHandle.announce,
     ),
@@ -116,6 +167,7 @@ DEATHS: Final = (
         home="iad",
         node="iad-a",
         from_host=True,
+        returns=True,
         aim=lambda node: node.withdraw,
         undo=NodeHandle.announce,
     ),
@@ -137,6 +189,7 @@ DEATHS: Final = (
         name="stop",
         sentence="SIGSTOP of every process of the node",
         bound_ms=DEAD_MS,
+        returns=True,
         aim=_hit(signal.SIGSTOP),
         undo=_thaw,
     ),
@@ -162,50 +215,45 @@ DEATHS: Final = (
         aim=_hit(signal.SIGKILL, "proxy"),
         undo=restart,
     ),
+    Death(
+        name="blackhole",
+        sentence="the node falls silent, carrier stays; BFD, 3 x 100 ms",
+        bound_ms=SILENT_MS,
+        returns=True,
+        aim=_vanish,
+        undo=_reappear,
+    ),
+    Death(
+        name="unplugged",
+        sentence="the node's cable is out (carrier lost at both ends)",
+        bound_ms=SILENT_MS,
+        returns=True,
+        aim=lambda node: lambda: unplug(node),
+        undo=plug_in,
+    ),
+    Death(
+        name="wan-cut",
+        sentence="fra-ams cut: lon's request, which ams forwards to fra, answered by iad (BGP keeps its routes 90 s)",
+        bound_ms=MESH_MS,
+        city="lon",
+        home="fra-a/0",
+        heir=INSTEAD,
+        model="identity",
+        returns=True,
+        prepare=_warm_at_both,
+        aim=_cut,
+        undo=_uncut,
+    ),
 )
 
-
-def once(death: Death) -> list[Waited]:
-    """Let it happen in the running lab, watch over IPv4 and IPv6 together, undo it. Raises DeadlineMissed."""
-    lab = Lab.running()
-    user, node = death.user(lab), lab.node(death.node)
-    for family in FAMILIES:
-        user.wait_until_served_by(death.home, within_ms=5000, family=family)
-    begin = threading.Event()
-    line = f"\r\nedge-pop: {death.heir}\r\n".encode()
-
-    def wait(family: int) -> tuple[watch.Watched, float]:
-        begin.wait()
-        seen = watch.watch(
-            user.ns,
-            user.vip(family),
-            80,
-            "/pop",
-            lambda answer: line in answer.lower(),
-            GIVE_UP_S,
-            every_s=KNOCK_EVERY_S,
-        )
-        return seen, now_ms()
-
-    act = death.aim(node)
-    with ThreadPoolExecutor(len(FAMILIES)) as pool:
-        try:
-            waits = [pool.submit(wait, family) for family in FAMILIES]
-            happened_ms = now_ms()
-            act()
-        finally:
-            begin.set()
-        ends = [one.result() for one in waits]
-    death.undo(node)
-    settle(user, death.home)
-    return [
-        Waited(family, None if seen.after_s is None else ended_ms - happened_ms, seen.refused, seen.last)
-        for family, (seen, ended_ms) in zip(FAMILIES, ends, strict=True)
-    ]
-
-
-def settle(user: User, home: str) -> None:
-    """Until home serves again over both families and every city is led where it should be."""
-    for family in FAMILIES:
-        user.wait_until_served_by(home, within_ms=20_000, family=family)
-    Lab.running().wait_until_converged(within_s=20)
+WITHOUT_BFD: Final = (
+    Death(
+        name="blackhole-hold",
+        sentence="the node falls silent, no BFD; BGP's hold time, 6 s",
+        bound_ms=HOLD_MS,
+        bfd=False,
+        returns=True,
+        aim=_vanish,
+        undo=_reappear,
+    ),
+)
