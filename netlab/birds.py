@@ -54,6 +54,8 @@ class BirdHandle:
     def start(self, within_s: float = 10.0) -> None:
         """Start it again; nothing where it lives. Raises KeyError without a lab, DeadlineMissed."""
         with state.changing("start a BIRD of") as change:
+            # Somebody else may have started it since this handle was made.
+            self.process = state.process(self.process.name) or self.process
             if not supervise.alive(self.process):
                 self.process = change(start(self.place, supervise.environment(str(state.ROOT))))
         wait_until(self._answers, f"{self.process.name} answers", within_s=within_s)

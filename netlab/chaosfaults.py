@@ -8,24 +8,17 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from netlab import clock, faultrun
-from netlab.apply import ApplyError
+from netlab import clock, faultacts, faultclock, faultrun
 from netlab.chaoshistory import Event
 from netlab.chaosplan import DRAIN, Planned
 from netlab.clock import DeadlineMissed
 from netlab.lab import Lab
-from netlab.resp import RedisError
-from netlab.supervise import ProgramFailedError
 
+#: `popctl drain` is a program; the rest is what the hands of faults raise.
 _PROBLEMS: Final = (
-    OSError,
-    LookupError,
-    RuntimeError,
-    ApplyError,
-    RedisError,
-    DeadlineMissed,
-    ProgramFailedError,
-    faultrun.NotHealedError,
+    *faultacts.PROBLEMS,
+    faultrun.FaultError,
+    faultclock.NoClockError,
     subprocess.SubprocessError,
 )
 

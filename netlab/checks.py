@@ -110,9 +110,7 @@ def lab(
     if not up:
         return Check("lab", WARN, f"{planet!r} is being started, or was cut off while it was", fix)
     if dead:
-        return Check(
-            "lab", WARN, f"{planet!r} runs without {', '.join(sorted(dead))}", "poplab down && poplab up"
-        )
+        return Check("lab", WARN, f"{planet!r} runs without {', '.join(sorted(dead))}", "poplab heal")
     return Check("lab", OK, f"{planet!r} runs, {alive} programs")
 
 

@@ -62,7 +62,7 @@ def up(topology: str | None, models: Path | None, wan_engine: str, *, bare: bool
             say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")
             dead = lab.dead()
             if dead:
-                say(f"not alive: {', '.join(dead)}; `poplab down` and `poplab up` start afresh")
+                say(f"not alive: {', '.join(dead)}; `poplab heal` starts what is dead")
         say("\n" + view.status_text(lab.status()))
         if not bare:
             command = f"sudo {sys.argv[0]}" if "SUDO_UID" in os.environ else sys.argv[0]

@@ -14,9 +14,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from netlab import apply, checks, clock, names, netns, plan, planetfile, regions, start, state, supervise
+from netlab import (
+    apply,
+    checks,
+    clock,
+    names,
+    netns,
+    plan,
+    planetfile,
+    regions,
+    start,
+    state,
+    supervise,
+    sweep,
+)
 from netlab.checks import Check
-from netlab.lab import Lab, NotRunningError
+from netlab.lab import Lab, NotRunningError, dead
 from netlab.steps import Namespace, Step, Up, Veth
 from netlab.topology import Topology
 from netlab.wanport import Port
@@ -83,7 +96,7 @@ def _models() -> Check:
 
 def _kernel() -> Iterator[Check]:
     """A namespace of our own, with a cable in it; what fails makes what needs it fail too."""
-    space = f"{names.PREFIX}doctor-{os.getpid()}"
+    space = names.doctor(os.getpid())
     made = _error(lambda: apply.carry_out([Namespace(space)]))
     try:
         yield checks.tried(
@@ -150,17 +163,17 @@ def _routes() -> Check:
 def _lab() -> Check:
     remembered = state.read()
     processes = remembered.processes if remembered else ()
-    living = [process for process in processes if supervise.alive(process)]
+    ended = dead(remembered) if remembered else []
     spaces: list[str] = []
     orphans = 0
     if os.geteuid() == 0:
-        spaces = [name for name in apply.tagged_namespaces() if not name.startswith(f"{names.PREFIX}doctor-")]
+        spaces = sweep.remnants()
         orphans = len(supervise.find({netns.inode(space) for space in spaces}, str(state.ROOT)))
     return checks.lab(
         Path(remembered.topology_file).stem if remembered else None,
         up=remembered is not None and remembered.phase == "up",
-        alive=len(living),
-        dead=[process.name for process in processes if process not in living],
+        alive=len(processes) - len(ended),
+        dead=ended,
         namespaces=len(spaces),
         orphans=orphans,
     )

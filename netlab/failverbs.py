@@ -91,16 +91,14 @@ def faults_verb(*, as_json: bool) -> None:
 @contextmanager
 def _told() -> Iterator[None]:
     """As `told_of_changes`, with what only breaking and healing can meet."""
-    from netlab import faultclock, faultdisk, faultrun, resp
+    from netlab import faultclock, faultrun
 
     with told_of_changes():
         try:
             yield
         except faultclock.NoClockError as error:
             fail(str(error), MISSING)
-        except (faultrun.NotHealedError, faultdisk.NoRoomError, resp.RedisError, LookupError) as error:
-            if isinstance(error, KeyError):
-                raise
+        except faultrun.FaultError as error:
             fail(str(error), FAILURE)
 
 

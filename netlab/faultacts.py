@@ -5,25 +5,54 @@ any time, twice. Faults that change settings can't be undone while who holds the
 or dead: `UNDO_RANK` is the order. It refuses to know what is recorded and who waits for what.
 """
 
+import http.client
 import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from netlab import faultclock, faultdisk, faultport, names, regions, supervise
+from netlab import faultclock, faultdisk, faultport, names, supervise
+from netlab.apply import ApplyError
 from netlab.birds import BirdHandle, process_name
-from netlab.faulttarget import Target, every
+from netlab.clock import DeadlineMissed
+from netlab.faulttarget import Target
 from netlab.faultways import Kind
 from netlab.lab import Lab
 from netlab.regions import RedisHandle
+from netlab.resp import RedisError
+from netlab.state import BusyError
+from netlab.supervise import ProgramFailedError
 from netlab.wanhandle import WanHandle
 
 Act = Callable[[Lab, Target], None]
 
+#: What doing or undoing may raise: what the handles of the lab raise. The one list of it.
+PROBLEMS: Final = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    http.client.HTTPException,
+    ApplyError,
+    BusyError,
+    RedisError,
+    DeadlineMissed,
+    ProgramFailedError,
+)
+
+
+def problem(error: BaseException) -> str:
+    """One of PROBLEMS as a part of a sentence."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text or type(error).__name__
+
+
+class NotThereError(LookupError):
+    """Nothing was broken, since what should be has no process now; the text says what to do."""
+
 
 class Hands(msgspec.Struct, frozen=True):
-    """How one way of failing is done and undone. Both may raise what their handles raise."""
+    """How one way of failing is done and undone. Both may raise PROBLEMS."""
 
     apply: Act
     undo: Act
@@ -40,9 +69,12 @@ def _signal(number: signal.Signals) -> Act:
     def act(lab: Lab, target: Target) -> None:
         node = lab.node(target.node)
         if not node.signal(number, *target.of):
-            raise LookupError(
-                f"{target.name} has no process now: poplab heal {target.node} starts what is missing"
+            next_step = (
+                "its parent starts another one: try again in a moment"
+                if node.up
+                else "poplab heal starts what is dead"
             )
+            raise NotThereError(f"it has no process now; {next_step}")
 
     return act
 
@@ -55,6 +87,7 @@ def _revive(lab: Lab, target: Target) -> None:
     """Whoever has a parent gets its children back from it; whoever has none is started again."""
     node = lab.node(target.node)
     if not node.up:
+        faultclock.remember(node.pids())
         node.end()
         node.restart(RESTART_WITHIN_S)
 
@@ -92,10 +125,12 @@ def _skew(offset: str) -> Hands:
         node = lab.node(target.node)
         node.end()
         node.restart(RESTART_WITHIN_S, **wanted)
+        faultclock.remember(node.pids())
 
     def undo(lab: Lab, target: Target) -> None:
         node = lab.node(target.node)
         if any(faultclock.is_skewed(pid) for pid in node.pids("parent")):
+            faultclock.remember(node.pids())
             node.end()
             node.restart(RESTART_WITHIN_S)
         faultclock.sweep()
@@ -108,7 +143,9 @@ def _skew(offset: str) -> Hands:
 
 def _bird(lab: Lab, target: Target) -> BirdHandle:
     place = target.of[0]
-    process = next(p for p in lab.state.processes if p.name == process_name(place))
+    process = next((p for p in lab.state.processes if p.name == process_name(place)), None)
+    if process is None:
+        raise KeyError(f"{place} has no BIRD in this lab")
     return BirdHandle(place, process)
 
 
@@ -244,39 +281,6 @@ HANDS: Final[dict[Kind, dict[str, Hands]]] = {
         "lossy": _link(lambda wan, one, other: wan.set(one, other, loss=LOSS)),
         "narrow": _link(lambda wan, one, other: wan.set(one, other, rate_bps=NARROW_BPS)),
     },
-}
-
-
-def revive_all(lab: Lab, say: Callable[[str], None]) -> None:
-    """Mend what is broken without anybody's order: thaw what is stopped, start what is dead."""
-    for target in every(lab.topology):
-        if lab.state.bare and target.kind not in ("link", "bird"):
-            continue
-        for how in ("stop", "kill"):
-            if target.kind in ("node", "bird", "redis", "origin") and (why := _ails(lab, target, how)):
-                say(why)
-                HANDS[target.kind][how].undo(lab, target)
-                lab = Lab.running()
-    lab.wan.mend()
-
-
-def _ails(lab: Lab, target: Target, how: str) -> str:
-    """What `how` would explain; empty when nothing."""
-    process = next((p for p in lab.state.processes if p.name == _PROCESS[target.kind](target)), None)
-    if process is None:
-        return ""
-    pids = lab.node(target.node).pids() if target.kind == "node" else [process.pid]
-    if how == "kill":
-        return "" if supervise.alive(process) else f"{process.name} is dead: it is started again"
-    stopped = supervise.alive(process) and any(supervise.stopped(pid) for pid in pids)
-    return f"{process.name} is stopped: it goes on" if stopped else ""
-
-
-_PROCESS: Final[dict[Kind, Callable[[Target], str]]] = {
-    "node": lambda target: target.node,
-    "bird": lambda target: process_name(target.of[0]),
-    "redis": lambda target: regions.process_name(target.of[0]),
-    "origin": lambda target: target.name,
 }
 
 

@@ -4,16 +4,16 @@ It changes what the node's processes read as time of day and leaves their monoto
 refuses to know what they do with either.
 """
 
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from netlab import supervise
+from netlab import state
 
 _LIBRARIES: Final = Path("/usr/lib")
 _PATTERN: Final = "*/faketime/libfaketimeMT.so.1"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 -- where the library itself puts its files
-_FILE: Final = re.compile(r"(?:sem\.faketime_sem|faketime_shm)_(\d+)")
+_FILES: Final = ("sem.faketime_sem_{}", "faketime_shm_{}")
 
 
 class NoClockError(Exception):
@@ -46,9 +46,22 @@ def is_skewed(pid: int) -> bool:
         return False
 
 
+def remember(pids: Iterable[int]) -> None:
+    """Of these processes of the lab, note those under such a clock; `sweep` removes what they leave."""
+    for pid in filter(is_skewed, pids):
+        _remembered().mkdir(mode=0o755, parents=True, exist_ok=True)
+        (_remembered() / str(pid)).touch()
+
+
 def sweep() -> None:
-    """Remove the shared memory of programs that were killed under such a clock; theirs alone names them."""
-    for file in _MEMORY.iterdir() if _MEMORY.is_dir() else ():
-        found = _FILE.fullmatch(file.name)
-        if found and supervise.read_stat(int(found[1])) is None:
-            file.unlink(missing_ok=True)
+    """Remove the shared memory of programs of the lab that were killed under such a clock; no one else's."""
+    for noted in list(_remembered().iterdir()) if _remembered().is_dir() else ():
+        if not is_skewed(int(noted.name)):
+            for file in _FILES:
+                (_MEMORY / file.format(noted.name)).unlink(missing_ok=True)
+            noted.unlink(missing_ok=True)
+
+
+def _remembered() -> Path:
+    """One file for each, by pid."""
+    return state.ROOT / "skewed"

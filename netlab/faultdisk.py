@@ -5,6 +5,7 @@ without a byte, and a disk becomes full under one that runs. Nothing is written 
 disk, and what the store held comes back as it was. It refuses to know what a store is.
 """
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -38,7 +39,11 @@ def require_room(home: Path) -> None:
 
 def _bytes_of(store: Path) -> int:
     """Whole pages, as a file system in memory counts; one for each name beside."""
-    return sum(-(-path.lstat().st_size // _PAGE) * _PAGE + _PAGE for path in store.rglob("*"))
+    size = 0
+    for path in store.rglob("*"):
+        with suppress(FileNotFoundError):  # evicted since it was listed
+            size += -(-path.lstat().st_size // _PAGE) * _PAGE + _PAGE
+    return size
 
 
 def move(home: Path) -> None:
@@ -51,18 +56,28 @@ def move(home: Path) -> None:
 
 
 def fill(home: Path) -> None:
-    """Not a byte is free where `move` put the store."""
-    with (home / "full" / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while filler.write(bytes(_PAGE)):
-            pass  # until there is no space left on the device
+    """Not a byte is free where `move` put the store. Raises OSError for all but a full disk."""
+    with (home / "full" / "filler").open("wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(_PAGE)):
+                pass
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 def _copy(one: Path, other: Path) -> None:
-    """Copy with owners: the children of a node run under uids of their own."""
-    shutil.copytree(one, other, symlinks=True)
+    """Copy with owners: the children of a node run under uids of their own. What vanishes is skipped."""
+
+    def copied(file: str, to: str) -> None:
+        with suppress(FileNotFoundError):
+            shutil.copy2(file, to, follow_symlinks=False)
+
+    shutil.copytree(one, other, symlinks=True, copy_function=copied)
     for path in (one, *one.rglob("*")):
-        twin, facts = other / path.relative_to(one), path.lstat()
-        os.chown(twin, facts.st_uid, facts.st_gid, follow_symlinks=False)
+        with suppress(FileNotFoundError):
+            facts = path.lstat()
+            os.chown(other / path.relative_to(one), facts.st_uid, facts.st_gid, follow_symlinks=False)
 
 
 def is_full(home: Path) -> bool:

@@ -8,29 +8,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from netlab import clock, faultacts, faultbook, faultclock, faultdisk, faults, faulttarget, well
-from netlab.apply import ApplyError
-from netlab.clock import DeadlineMissed
+from netlab import clock, faultacts, faultbook, faultclock, faultdisk, faultrevive, faults, faulttarget, well
+from netlab.faultacts import PROBLEMS, problem
 from netlab.faults import Fault
 from netlab.faulttarget import Target
 from netlab.lab import Lab
-from netlab.resp import RedisError
-from netlab.supervise import ProgramFailedError
 
 WELL_WITHIN_S: Final = 90.0
 Say = Callable[[str], None]
-_PROBLEMS: Final = (
-    OSError,
-    LookupError,
-    RuntimeError,
-    ApplyError,
-    RedisError,
-    DeadlineMissed,
-    ProgramFailedError,
-)
 
 
-class NotHealedError(Exception):
+class FaultError(RuntimeError):
+    """Something could not be broken; the text names it, what was in the way, and the next step."""
+
+
+class NotHealedError(FaultError):
     """Some faults could not be undone and are still in the book; the text says which, and why."""
 
 
@@ -49,7 +41,8 @@ class Breakage:
 
         Raises DeadlineMissed, NotHealedError.
         """
-        _heal([self.fault], within_s, well.quiet)
+        mine = (self.fault.target, self.fault.how)
+        _heal(lambda fault: (fault.target, fault.how) == mine, within_s, well.quiet)
 
     def __enter__(self) -> "Breakage":
         return self
@@ -64,19 +57,40 @@ class Breakage:
 
 
 def fail(lab: Lab, target: str | tuple[str, ...], how: str) -> Breakage:
-    """Break one thing. Raises KeyError for an unknown target or way, and what its handle raises."""
+    """Break one thing. Raises KeyError for an unknown target or way, NoClockError, FaultError, BusyError."""
     found = faulttarget.parse(target, lab.topology)
     faults.way(found.kind, how)
-    if lab.state.bare and found.kind not in ("link", "bird"):
+    if lab.state.bare and (found.node or found.kind not in ("link", "bird")):
         raise KeyError(f"this lab is bare: it has no {found.name}, only links and the BIRDs of its routers")
     fault = Fault(target=found.name, kind=found.kind, how=how, at_s=clock.wall_s())
+    with faultbook.held():
+        _break(Lab.running(), found, fault)
+    return Breakage(found, fault)
+
+
+def _break(lab: Lab, target: Target, fault: Fault) -> None:
+    book = faultbook.entries()
+    if old := faults.in_the_way(fault, book):
+        raise FaultError(
+            f"{old.target} is broken already ({old.how}), and both start the node again, so that one would "
+            f"undo the other; `{old.remedy}` first"
+        )
     faultbook.enter(fault)
     try:
-        faultacts.HANDS[found.kind][how].apply(lab, found)
-    except (LookupError, faultclock.NoClockError, faultdisk.NoRoomError):
-        faultbook.strike(fault)  # nothing was broken
+        faultacts.HANDS[fault.kind][fault.how].apply(lab, target)
+    except (faultclock.NoClockError, faultacts.NotThereError, faultdisk.NoRoomError) as error:
+        if all((old.target, old.how) != (fault.target, fault.how) for old in book):
+            faultbook.strike(fault)  # nothing was broken
+        if isinstance(error, faultclock.NoClockError):
+            raise
+        raise FaultError(f"{fault.target} ({fault.how}): {problem(error)}") from error
+    except PermissionError:
         raise
-    return Breakage(found, fault)
+    except PROBLEMS as error:
+        raise FaultError(
+            f"{fault.target} ({fault.how}): {problem(error)}; what was done of it is in the book: "
+            f"`{fault.remedy}` takes it back, and poplab heal starts what is dead too"
+        ) from error
 
 
 def heal(
@@ -92,13 +106,9 @@ def heal(
     target waits for that when nothing else is broken. Raises KeyError, DeadlineMissed, NotHealedError.
     """
     if target in (faulttarget.ALL, (faulttarget.ALL,)):
-        undone = faultbook.entries()
-        _heal(undone, within_s, say, everything=True)
-        return undone
+        return _heal(lambda _: True, within_s, say, everything=True)
     found = faulttarget.parse(target, lab.topology)
-    undone = [fault for fault in faultbook.entries() if _belongs(fault.target, found)]
-    _heal(undone, within_s, say)
-    return undone
+    return _heal(lambda fault: _belongs(fault.target, found), within_s, say)
 
 
 def _belongs(name: str, target: Target) -> bool:
@@ -114,7 +124,25 @@ def _again(lab: Lab, healed: Fault) -> None:
             faultacts.HANDS[fault.kind][fault.how].apply(lab, target)
 
 
-def _heal(broken: list[Fault], within_s: float, say: Say, *, everything: bool = False) -> None:
+def _heal(
+    wanted: Callable[[Fault], bool], within_s: float, say: Say, *, everything: bool = False
+) -> list[Fault]:
+    with faultbook.held():
+        broken = [fault for fault in faultbook.entries() if wanted(fault)]
+        problems = _undo(broken, say)
+        if everything:
+            dead = faultrevive.revive_all(say)
+            # Settings can't be put right while who holds them is dead: now it lives.
+            problems = [*dead, *_undo([fault for fault in faultbook.entries() if wanted(fault)], say)]
+    if problems:
+        raise NotHealedError(f"not healed: {'; '.join(problems)}")
+    if everything or not faultbook.entries():
+        well.wait_until_well(within_s, say)
+    return broken
+
+
+def _undo(broken: list[Fault], say: Say) -> list[str]:
+    """Undo these and strike them out. Those that could not be, and why."""
     problems = []
     for at in faultacts.in_order([(fault.kind, fault.how) for fault in broken]):
         fault = broken[at]
@@ -122,14 +150,10 @@ def _heal(broken: list[Fault], within_s: float, say: Say, *, everything: bool = 
         lab = Lab.running()  # what an undoing started anew is seen by the next
         try:
             faultacts.HANDS[fault.kind][fault.how].undo(lab, faulttarget.parse(fault.target, lab.topology))
-        except _PROBLEMS as error:
-            problems.append(f"{fault.target} ({fault.how}): {str(error) or type(error).__name__}")
-        else:
             faultbook.strike(fault)
             _again(lab, fault)
-    if problems:
-        raise NotHealedError(f"not healed: {'; '.join(problems)}")
-    if everything:
-        faultacts.revive_all(Lab.running(), say)
-    if everything or not faultbook.entries():
-        well.wait_until_well(within_s, say)
+        except PermissionError:
+            raise
+        except PROBLEMS as error:
+            problems.append(f"{fault.target} ({fault.how}): {problem(error)}")
+    return problems

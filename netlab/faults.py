@@ -17,6 +17,7 @@ take a CPU controller, which not every machine lends; an origin that is slow is 
 link that is slow is `narrow` here, and anything else with `poplab link`.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -90,4 +91,15 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return f"poplab heal {self.target}"
 
 
-__all__ = ["KINDS", "WAYS", "Fault", "Kind", "Way", "way", "ways"]
+def in_the_way(new: Fault, book: Iterable[Fault]) -> Fault | None:
+    """What must be healed before: both take a restart of one node, and each restart undoes the other.
+
+    Ways of parts that are not `slow` get along with everything.
+    """
+    if not new.way.slow:
+        return None
+    node = new.target.partition("/")[0]
+    return next((old for old in book if old.way.slow and old.target.partition("/")[0] == node), None)
+
+
+__all__ = ["KINDS", "WAYS", "Fault", "Kind", "Way", "in_the_way", "way", "ways"]

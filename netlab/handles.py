@@ -155,8 +155,10 @@ class NodeHandle:
 
     def members(self) -> list[Member]:
         """Every living process of the node: parent, proxy, weights, worker, ... BIRD, a Redis."""
-        found = supervise.find({netns.inode(self.ns)}, known=self._known())
-        return sorted((_member(pid) for pid in found), key=lambda member: member.pid)
+        parent = self._started
+        found = supervise.find({netns.inode(self.ns)}, known=[parent] if parent is not None else [])
+        members = [_member(pid, parent.pid if parent is not None else 0) for pid in sorted(found)]
+        return [member for member in members if member is not None]
 
     def pids(self, *roles: str) -> list[int]:
         """Pids of these roles or names; without any, of the whole node but its BIRD and its Redis."""
@@ -171,16 +173,21 @@ class NodeHandle:
         return self.signal(signal.SIGKILL, *roles)
 
     def signal(self, number: signal.Signals, *roles: str) -> list[int]:
-        """Send a signal to the processes of these roles; SIGSTOP and SIGCONT freeze and thaw."""
-        pids = self.pids(*roles)
-        for pid in pids:
-            os.kill(pid, number)
-        return pids
+        """Send a signal to the processes of these roles, and say who got it; SIGCONT thaws after SIGSTOP."""
+        hit = []
+        for pid in self.pids(*roles):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue  # it ended since it was seen
+            hit.append(pid)
+        return hit
 
     @property
     def up(self) -> bool:
         """Whether its parent lives."""
-        return self._parent is not None and supervise.alive(self._parent)
+        parent = self._started
+        return parent is not None and supervise.alive(parent)
 
     def end(self) -> None:
         """kill -9 of whatever is left of it, and wait until nothing is. Raises DeadlineMissed."""
@@ -279,8 +286,10 @@ class NodeHandle:
             "announced": self.announced() if self.node.ingress else [],
         }
 
-    def _known(self) -> list[Process]:
-        return [self._parent] if self._parent is not None else []
+    @property
+    def _started(self) -> Process | None:
+        """Its parent as it was started last, by whomever."""
+        return state.process(self.name) or self._parent
 
 
 class PopHandle:
@@ -306,13 +315,13 @@ class PopHandle:
             node.announce()
 
 
-def _member(pid: int) -> Member:
-    """What a process is there for, by its command line."""
+def _member(pid: int, parent: int) -> Member | None:
+    """What a process is there for, by its command line; None when it is gone."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return Member("gone", pid)
-    role = _role(words)
+        return None
+    role = "parent" if pid == parent else _role(words)
     # popctl's children say whose they are: --of fra-a/worker-0
     of = words[words.index("--of") + 1] if "--of" in words[:-1] else ""
     return Member(role, pid, of.partition("/")[2] or role)
@@ -327,4 +336,4 @@ def _role(words: list[str]) -> str:
         return words[words.index("edge.parent.child") + 1]
     if "edge.parent.guard" in words:
         return "guard"
-    return "parent" if "serve" in words or "-c" in words else Path(words[0]).name
+    return Path(words[0]).name

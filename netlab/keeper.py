@@ -18,6 +18,7 @@ class Keeper:
     def __init__(self, say: Say, *, replaces: bool = False) -> None:
         self._say = say
         self._replaces = replaces
+        self._started = False
         self._before = _standing()
 
     def ensure(self, wish: Wish) -> Lab:
@@ -29,14 +30,21 @@ class Keeper:
             return Lab.running()
         if self._replaces:
             self.clear()
-        return start.up(wish, self._say)[0]
+        lab, started = start.up(wish, self._say)
+        self._started |= started
+        return lab
 
     def clear(self) -> None:
         """No lab at all."""
         start.down()
 
     def close(self) -> None:
-        """As it was before: nothing, or the same planet again, if it had to go."""
+        """As it was before: nothing, or the same planet again, if it had to go.
+
+        What somebody else started meanwhile stays, unless it may be replaced.
+        """
+        if not (self._started or self._replaces):
+            return
         if self._before is None:
             self.clear()
         elif not _same(_standing(), self._before):
@@ -64,8 +72,8 @@ def stands(wish: Wish) -> bool:
         found is not None
         and wish.planet.is_file()
         and found.topology_text == wish.planet.read_text(encoding="utf-8")
-        and (found.bare, found.program) == (wish.bare, wish.program)
-        and (found.bare or found.models == str(wish.models.resolve()))
+        and found.bare == wish.bare
+        and not start.differing(found, wish)
         and not Lab(found).dead()
     )
 
@@ -82,4 +90,4 @@ def _same(one: State | None, other: State) -> bool:
 
 def _wish(of: State) -> Wish:
     file, models = Path(of.topology_file), Path(of.models) if of.models else start.MODELS
-    return Wish(planet=file, models=models, bare=of.bare, program=of.program)
+    return Wish(planet=file, models=models, bare=of.bare, program=of.program, wan_engine=of.wan_engine)

@@ -48,6 +48,11 @@ class NotRunningError(Exception):
     """There is no lab; the text says how to start one."""
 
 
+def dead(remembered: State) -> list[str]:
+    """Names of the programs of a lab that ended, whatever became of its planet's file."""
+    return [process.name for process in remembered.processes if not supervise.alive(process)]
+
+
 class Lab:
     """One running lab."""
 
@@ -113,7 +118,7 @@ class Lab:
 
     def dead(self) -> list[str]:
         """Names of the lab's programs that ended."""
-        return [process.name for process in self.state.processes if not supervise.alive(process)]
+        return dead(self.state)
 
     def place(self, name: str) -> str:
         """Namespace of what a user calls a node, a city, r-POP, wan or origin. Raises KeyError."""

@@ -26,6 +26,17 @@ def router(pop: str) -> str:
     return f"{PREFIX}r-{pop}"
 
 
+def doctor(pid: int) -> str:
+    """Namespace in which a `poplab doctor` of that pid tries things."""
+    return f"{PREFIX}doctor-{pid}"
+
+
+def doctor_pid(space: str) -> int:
+    """Whose namespace it is; 0 where it is no doctor's."""
+    pid = space.removeprefix(f"{PREFIX}doctor-")
+    return int(pid) if pid != space and pid.isdecimal() else 0
+
+
 def node(name: str) -> str:
     """Namespace of a node."""
     return f"{PREFIX}{name}"

@@ -111,6 +111,8 @@ class RedisHandle:
         Raises ProgramFailedError, or KeyError without a lab.
         """
         with state.changing("start a Redis of") as change:
+            # Somebody else may have started it since this handle was made.
+            self.process = state.process(self.process.name) or self.process
             if supervise.alive(self.process):
                 return
             self.process = change(start(self.region, supervise.environment(str(state.ROOT))))

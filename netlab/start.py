@@ -5,13 +5,12 @@ BGP session stands, each city's route leads to its nearest POP. Whatever goes wr
 ends in the same sweep as `poplab down`. It refuses to know how a running lab is used (lab.py).
 """
 
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -30,6 +29,7 @@ from netlab import (
     supervise,
     sweep,
     wannetem,
+    wanprogram,
 )
 from netlab.lab import Lab
 from netlab.node import NodeFiles, node_yaml
@@ -37,8 +37,6 @@ from netlab.supervise import Process
 from netlab.topology import Topology
 
 MODELS: Final = Path(__file__).parent.parent / "models" / "store"
-#: What carries the WAN's frames -> the program.
-WAN_ENGINES: Final = {"afpacket": "netlab.wan", "netem": "netlab.wannetem"}
 Say = Callable[[str], None]
 
 
@@ -93,13 +91,38 @@ def up(wish: Wish, say: Say) -> tuple[Lab, bool]:
 
 def _refuse_another(lab: Lab, topology: Topology, wish: Wish) -> None:
     """Only one lab can be up: what runs must be what is asked for."""
-    there = f"the planet {lab.topology.name!r} ({lab.state.topology_file})"
     if lab.topology != topology:
         same = lab.state.topology_file == str(wish.planet)
-        wanted = "its file has changed since" if same else f"you ask for {topology.name!r} ({wish.planet})"
-        raise RefusedError(f"{there} runs, and {wanted}; `poplab down` first, then this again")
-    if lab.state.bare and not wish.bare:
-        raise RefusedError(f"{there} runs without nodes (--bare); `poplab down` first, then this again")
+        differs = "its file has changed since" if same else f"you ask for {topology.name!r} ({wish.planet})"
+    else:
+        differs = differing(lab.state, wish)
+    if differs:
+        there = f"the planet {lab.topology.name!r} ({lab.state.topology_file})"
+        raise RefusedError(f"{there} runs, and {differs}; `poplab down` first, then this again")
+
+
+def differing(there: state.State, wish: Wish) -> str:
+    """What a lab of the same planet lacks of what is asked for, in one sentence; empty where nothing.
+
+    Whoever asks for the network alone is content with nodes.
+    """
+    if there.wan_engine != wish.wan_engine:
+        return f"its WAN is carried by {there.wan_engine}, not by {wish.wan_engine}"
+    if wish.bare:
+        return ""
+    if there.bare:
+        return "it has no nodes (--bare)"
+    if there.models != str(wish.models.resolve()):
+        return f"its origin serves {there.models}, not {wish.models.resolve()}"
+    if interpreted(there.program) != interpreted(wish.program):
+        return f"its nodes run `{' '.join(there.program)}`, not `{' '.join(wish.program)}`"
+    return ""
+
+
+def interpreted(program: tuple[str, ...]) -> tuple[str, ...]:
+    """For comparing: a virtual environment has several names for its one interpreter."""
+    first = Path(program[0]) if program else Path()
+    return (str(first.parent), str(first.resolve()), *program[1:])
 
 
 def require(wish: Wish) -> None:
@@ -148,12 +171,13 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
         bare=wish.bare,
         program=wish.program,
         models="" if wish.bare else str(wish.models.resolve()),
+        wan_engine=wish.wan_engine,
     )
     state.write(current)
     apply.carry_out(plan.up(topology))
     at(f"network: {len(topology.pops)} POPs, {len(topology.nodes)} nodes, {len(topology.cities)} cities")
     env = supervise.environment(str(state.ROOT))
-    fabric = _start_fabric(topology, wish.wan_engine, env)
+    fabric = wanprogram.start(topology, wish.wan_engine, env)
     daemons = _start_birds(topology, env, bare=wish.bare)
     origin: list[Process] = []
     indexes: list[Process] = []
@@ -184,39 +208,6 @@ def _start(wish: Wish, topology: Topology, say: Say) -> Lab:
     current = msgspec.structs.replace(current, phase="up")
     state.write(current)
     return Lab(current)
-
-
-def _start_fabric(topology: Topology, engine: str, env: dict[str, str]) -> Process:
-    config = state.ROOT / "wan.json"
-    config.write_text(json.dumps(fabric_config(topology), indent=1))
-    command = [supervise.python(), "-m", WAN_ENGINES[engine], "--config", str(config)]
-    process = supervise.start("wan", names.WAN, command, state.log_of("wan"), env)
-    supervise.prefer(process, birds.NICENESS)  # a late switch falsifies measurements, a late router too
-    return process
-
-
-def fabric_config(topology: Topology) -> dict[str, Any]:
-    """What netlab.wan is told: who is on the WAN, who is on which wire, and how far apart."""
-    ports = {pop.name: names.wan_port(pop.name) for pop in topology.pops}
-    return {
-        "control": str(state.wan_control()),
-        "lan": {
-            "ports": list(ports.values()),
-            "macs": {ports[pop.name]: names.wan_mac(pop.index) for pop in topology.pops},
-            "one_way_ms": {
-                port: {other: topology.one_way_ms(name, far) for far, other in ports.items() if far != name}
-                for name, port in ports.items()
-            },
-        },
-        "wires": [
-            {
-                "a": names.wire_city(city.name),
-                "b": names.wire_router(city.name),
-                "one_way_ms": city.rtt_ms / 2,
-            }
-            for city in topology.cities
-        ],
-    }
 
 
 def _start_birds(topology: Topology, env: dict[str, str], *, bare: bool) -> list[Process]:

@@ -37,6 +37,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     program: tuple[str, ...] = ()
     #: What the origin serves; empty in a bare lab.
     models: str = ""
+    wan_engine: str = "afpacket"
     processes: tuple[Process, ...] = ()
 
 
@@ -95,6 +96,12 @@ def read() -> State | None:
     except msgspec.DecodeError:
         return None
     return state if len(raw) <= MAX_STATE_BYTES and state.schema_version == SCHEMA_VERSION else None
+
+
+def process(name: str) -> Process | None:
+    """The program of that name as it was started last; None where none is remembered."""
+    found = read()
+    return next((one for one in found.processes if one.name == name), None) if found is not None else None
 
 
 def write(state: State) -> None:

@@ -31,9 +31,18 @@ class Swept(msgspec.Struct, frozen=True):
         return bool(self.processes or self.namespaces or self.host_link)
 
 
+def remnants() -> list[str]:
+    """Namespaces of a lab, living or dead; not that in which a `poplab doctor` looks just now."""
+
+    def looks(pid: int) -> bool:
+        return pid > 0 and supervise.read_stat(pid) is not None
+
+    return [space for space in apply.tagged_namespaces() if not looks(names.doctor_pid(space))]
+
+
 def sweep(grace_s: float = GRACE_S) -> Swept:
     """End every process of the lab, drop its namespaces, its host link and its files."""
-    spaces = apply.tagged_namespaces()
+    spaces = remnants()
     inodes = {netns.inode(space) for space in spaces}
     if netns.inode(names.HOST) in inodes:
         raise InsideError("this shell stands inside the lab; leave it (exit) and run poplab down again")
@@ -45,6 +54,7 @@ def sweep(grace_s: float = GRACE_S) -> Swept:
         found = supervise.find(inodes, str(state.ROOT), known)
         if not found:
             break
+        faultclock.remember(found)
         supervise.end(found, grace_s if not ended else 0.0)
         ended |= found
     faultclock.sweep()
@@ -62,7 +72,7 @@ def sweep(grace_s: float = GRACE_S) -> Swept:
 
 def leftovers() -> bool:
     """Whether anything of a lab is there: namespaces or the host's link."""
-    return bool(apply.tagged_namespaces()) or apply.host_link() == "ours"
+    return bool(remnants()) or apply.host_link() == "ours"
 
 
 def remnants_text(swept: Swept) -> str:

@@ -62,6 +62,12 @@ def unwell(lab: Lab) -> list[str]:
 
     The first group that finds something ends the look: what depends on it can't be well either.
     """
+    recorded = [f"{fault.target} was broken ({fault.how}): {fault.remedy}" for fault in faultbook.entries()]
+    return recorded or felt(lab)
+
+
+def felt(lab: Lab) -> list[str]:
+    """The same, whatever the book says."""
     for group in (_broken, _programs, _routes, _nodes, _indexes, _users):
         if found := list(group(lab)):
             return found
@@ -69,9 +75,7 @@ def unwell(lab: Lab) -> list[str]:
 
 
 def _broken(lab: Lab) -> Iterator[str]:
-    """What is broken on purpose, recorded or not."""
-    for fault in faultbook.entries():
-        yield f"{fault.target} was broken ({fault.how}): {fault.remedy}"
+    """What only somebody's will explains."""
     for at in mounts.below(state.ROOT):
         yield f"something is mounted at {at}"
     try:
@@ -100,7 +104,8 @@ def _routes(lab: Lab) -> Iterator[str]:
         if not sessions:
             yield f"the BIRD of {place} does not answer"
         for session in (name for name, up in sessions.items() if not up):
-            yield f"BGP: {place} has no session {session}"
+            if not (lab.state.bare and session.startswith("node")):  # a bare lab's nodes have no BIRD
+                yield f"BGP: {place} has no session {session}"
     yield from lab.astray()
 
 

@@ -58,7 +58,7 @@ CASES: list[tuple[str, Check, str, str, str]] = [
     ("a namesake", checks.routes([], "foreign"), MISSING, "ep-host", "ip link delete ep-host"),
     ("no lab", lab(None, alive=0, namespaces=0), OK, "none runs", ""),
     ("a lab", lab(), OK, "'planet' runs, 9 programs", ""),
-    ("a lab with a dead program", lab(dead=["wan"]), WARN, "without wan", "poplab down && poplab up"),
+    ("a lab with a dead program", lab(dead=["wan"]), WARN, "without wan", "poplab heal"),
     ("a lab that is being made", lab(up=False), WARN, "being started", "poplab down"),
     ("a lab whose programs are all dead", lab(alive=0), WARN, "none of its programs lives", "poplab down"),
     (

@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from netlab import faultacts, faultport, faults, faulttext, originfault
+from netlab import faultacts, faultport, faults, faulttarget, faulttext, originfault, planetfile
 from netlab.faults import KINDS, WAYS, Fault, Kind, Way
 
+PLANET = planetfile.load(planetfile.PLANET)
 BROKEN = Fault(target="fra-a/worker", kind="worker", how="kill", at_s=1_700_000_000.0)
 
 
@@ -65,6 +66,28 @@ def test_the_network_and_the_frozen_come_first_settings_last() -> None:
         ("redis", "wrong-password"),
         ("origin", "5xx"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "new", "old", "refused"),
+    [
+        ("another clock, then the parent dies", ("fra-a/parent", "kill"), ("fra-a", "clock-ahead"), True),
+        ("a full disk, then another clock", ("fra-a", "clock-behind"), ("fra-a", "full"), True),
+        ("the same again", ("fra-a", "full"), ("fra-a", "full"), True),
+        ("another node", ("ams-a", "full"), ("fra-a", "full"), False),
+        ("a part that its parent starts again", ("fra-a/worker", "kill"), ("fra-a", "full"), False),
+        ("a dead part, then the whole", ("fra-a", "kill"), ("fra-a/worker", "kill"), False),
+        ("its BIRD", ("fra-a/bird", "kill"), ("fra-a", "kill"), False),
+    ],
+)
+def test_two_restarts_of_one_node_are_one_too_many(
+    sentence: str, new: tuple[str, str], old: tuple[str, str], refused: bool
+) -> None:
+    def fault(target: str, how: str) -> Fault:
+        return Fault(target=target, kind=faulttarget.parse(target, PLANET).kind, how=how, at_s=0.0)
+
+    book = [fault("redis/eu", "stop"), fault(*old)]
+    assert faults.in_the_way(fault(*new), book) == (book[1] if refused else None), sentence
 
 
 def test_the_list_shows_every_way_and_its_undoing() -> None:

@@ -74,6 +74,8 @@ class Remembered:
         self.did: list[str] = []
         self.wish = start.Wish()
         self.running = ran_before
+        #: Somebody else's `up` was at work, and ours waited for it.
+        self.others = False
         monkeypatch.setattr(keeper.state, "read", lambda: self.state() if self.running else None)
         monkeypatch.setattr(start, "up", self.up)
         monkeypatch.setattr(start, "down", lambda: self.note("down", running=False))
@@ -101,7 +103,7 @@ class Remembered:
         self.wish = wish
         self.note(f"up {wish.planet.stem}", running=True)
         say("it comes")
-        return Lab(self.state()), True
+        return Lab(self.state()), not self.others
 
 
 STORIES = [
@@ -123,6 +125,13 @@ def test_one_that_runs_is_used_and_left(told, monkeypatch) -> None:
     lab = Remembered(monkeypatch, ran_before=True)
     told(ONE_TEST).assert_outcomes(passed=1)
     assert lab.did == ["well?"]
+
+
+def test_one_that_somebody_else_was_starting_is_left(told, monkeypatch) -> None:
+    lab = Remembered(monkeypatch)
+    lab.others = True
+    told(ONE_TEST).assert_outcomes(passed=1)
+    assert lab.did == ["up planet", "well?"]
 
 
 def test_well_before_and_after(told, monkeypatch) -> None:
