@@ -55,11 +55,15 @@ def test_an_idle_connection_is_reset_when_its_route_moves(planet: Lab, family: i
 def test_a_small_answer_comes_whole_or_not_at_all_when_the_route_moves(planet: Lab) -> None:
     ber = planet.city("ber")
     assert ask(ber, "identity", edge_cold="wait").status == 200
-    with Load(ber, "/run/identity", IDENTITY, connections=CONNECTIONS) as load:
+    # The load ends first: the way back is a move too.
+    with (
+        contextlib.ExitStack() as fault,
+        Load(ber, "/run/identity", IDENTITY, connections=CONNECTIONS) as load,
+    ):
         load.wait_until_asked(100)
-        with withdrawn(planet, "fra"):
-            moved_s = now_s()
-            load.wait_until_asked(100, since_s=moved_s)
+        fault.enter_context(withdrawn(planet, "fra"))
+        moved_s = now_s()
+        load.wait_until_asked(100, since_s=moved_s)
     assert set(load.outcomes()) <= {"200", "reset", "closed"}, "nobody took a part for the whole"
     lost = sum(asked.outcome != "200" for asked in load.history)
     assert lost <= CONNECTIONS, f"one on each connection at most: {load.outcomes()}"
