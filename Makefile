@@ -35,7 +35,7 @@ check: ## format, lint, types, import rules
 	@.venv/bin/lint-imports --no-logo
 
 test: ## check, then spec, service and lab tests
-	@netlab/setup.sh system nftables
+	@netlab/setup.sh system nftables faketime
 	@$(MAKE) --no-print-directory check models
 	@$(PY) -m pytest $(SIDE_BY_SIDE) tests/service tests/gpu tests/spec
 	@$(SUDO) $(PY) -m pytest tests/lab
@@ -44,6 +44,7 @@ spec: ## the pure tests alone
 	@$(PY) -m pytest tests/spec
 
 soak: ## the long ones
+	@netlab/setup.sh system nftables faketime
 	@netlab/setup.sh venv dev
 	@$(SUDO) $(PY) -m pytest tests/soak -m soak --timeout 3600
 
