@@ -56,7 +56,13 @@ def up(topology: str | None, models: Path | None, wan_engine: str, *, bare: bool
 
     with told_of_changes():
         planet = planetfile.find(topology) if topology else planetfile.PLANET
-        wish = start.Wish(planet=planet, models=models or start.MODELS, bare=bare, wan_engine=wan_engine)
+        wish = start.Wish(
+            planet=planet,
+            models=models or start.MODELS,
+            bare=bare,
+            any_nodes=models is None,
+            wan_engine=wan_engine,
+        )
         lab, fresh = start.up(wish, say)
         if not fresh:
             say(f"the planet {lab.topology.name!r} runs already; `poplab status` shows it")

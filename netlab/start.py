@@ -49,11 +49,15 @@ class RefusedError(Exception):
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up` is asked for. `bare` is the network alone; `program` runs in each node."""
+    """What `up` is asked for. `bare` is the network alone; `program` runs in each node.
+
+    `any_nodes`: one that runs is as welcome with other models and programs.
+    """
 
     planet: Path = planetfile.PLANET
     models: Path = MODELS
     bare: bool = False
+    any_nodes: bool = False
     wan_engine: str = "afpacket"
     #: Arguments before `-c node.yaml`.
     program: tuple[str, ...] = (supervise.python(), "-m", "edge.cli", "serve")
@@ -112,6 +116,8 @@ def differing(there: state.State, wish: Wish) -> str:
         return ""
     if there.bare:
         return "it has no nodes (--bare)"
+    if wish.any_nodes:
+        return ""
     if there.models != str(wish.models.resolve()):
         return f"its origin serves {there.models}, not {wish.models.resolve()}"
     if interpreted(there.program) != interpreted(wish.program):

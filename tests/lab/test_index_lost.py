@@ -12,6 +12,7 @@ import pytest
 
 from netlab.clock import wait_until
 from netlab.lab import Lab
+from netlab.probe import Answer
 from netlab.regions import RedisHandle
 from tests.support.joined import IDENTITY, ask, evict, wait_until_joined
 from tests.support.load import Load
@@ -79,6 +80,16 @@ def to_redis(lab: Lab, node: str, role: str) -> int:
     return count
 
 
+ELSEWHERE = ("region", "far", "origin")
+TRIES = 5
+
+
+def cold_start(lab: Lab) -> Answer:
+    """mlp, asked for as soon as nothing of it is on fra-a."""
+    evict(lab, "fra-a", "mlp", disk=True)
+    return ask(lab.city("ber"), "mlp", edge_cold="wait")
+
+
 FAULTS: list[tuple[str, Callable[[RedisHandle], object], Callable[[RedisHandle], object]]] = [
     ("killed and restarted empty", RedisHandle.kill, lambda redis: redis.start()),
     ("frozen", RedisHandle.stop, RedisHandle.cont),
@@ -113,18 +124,21 @@ def test_warm_requests_see_nothing_and_cold_starts_still_work(
 ) -> None:
     ber = lab.city("ber")
     assert ask(ber, "identity", edge_cold="wait").status == 200
-    evict(lab, "fra-a", "mlp", disk=True)
     with Load(ber, "/run/identity", IDENTITY, connections=4) as load:
         load.wait_until_asked(50)
         fail(eu)
         load.wait_until_asked(len(load.history) + 200)
-        cold = ask(ber, "mlp", edge_cold="wait")
+        colds = [cold_start(lab)]
+        # Who has just asked for it may have brought it near again in the background.
+        while colds[-1].headers.get("edge-residency") not in ELSEWHERE and len(colds) < TRIES:
+            colds.append(cold_start(lab))
         heal(eu)
         load.wait_until_asked(len(load.history) + 50)
     outcomes = Counter(asked.outcome for asked in load.history)
     assert set(outcomes) == {"200"}, f"{what}: {outcomes}"
-    assert (cold.status, cold.headers["edge-served-by"]) == (200, "fra-a/0"), what
-    assert cold.headers["edge-residency"] in ("region", "far", "origin"), "it was nowhere on fra-a"
+    for cold in colds:
+        assert (cold.status, cold.headers["edge-served-by"]) == (200, "fra-a/0"), what
+    assert colds[-1].headers["edge-residency"] in ELSEWHERE, "it was nowhere on fra-a"
 
     def whole() -> bool:
         up = all(index_of(lab, node).get("state") == "up" for node in EU)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from netlab.clock import wait_until
+from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import User
 from netlab.lab import Lab
 from netlab.probe import Answer
@@ -69,7 +69,19 @@ def wait_until_joined(lab: Lab, within_s: float = 10.0) -> None:
 
 
 def evict(lab: Lab, node: str, model: str, *, disk: bool = False) -> None:
-    """The model leaves the devices of a node, and its disk if that is wanted."""
-    for tier in ("device", "disk") if disk else ("device",):
-        done = lab.node(node).popctl("models", "evict", model, "--tier", tier)
-        assert done.returncode == 0, done.stderr
+    """The model leaves the devices of a node, and its disk if that is wanted; also if it was on its way there."""
+    said = ""
+
+    def gone() -> bool:
+        nonlocal said
+        for tier in ("device", "disk") if disk else ("device",):
+            done = lab.node(node).popctl("models", "evict", model, "--tier", tier)
+            said = done.stderr
+            if done.returncode != 0:
+                return False
+        return True
+
+    try:
+        wait_until(gone, f"{model} has left {node}", within_s=10)
+    except DeadlineMissed as missed:
+        raise DeadlineMissed(f"{missed}: {said}") from missed
