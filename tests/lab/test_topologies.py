@@ -75,6 +75,14 @@ def doors(lab: Lab, family: int, times: int = 40) -> set[str]:
     return {lab.city("nyc").get("/pop", family=family).node for _ in range(times)}
 
 
+def doors_now(lab: Lab, family: int, times: int) -> set[str]:
+    """The same while routes move: a flow that is open then is reset."""
+    try:
+        return doors(lab, family, times)
+    except OSError as error:
+        return {type(error).__name__}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_router_spreads_flows_over_two_ingress_nodes(ecmp: Lab, family: int) -> None:
     assert doors(ecmp, family) == {"iad-a", "iad-b"}
@@ -92,7 +100,7 @@ def withdrawn(ecmp: Lab) -> Iterator[Lab]:
 
 def test_one_of_them_withdrawn_leaves_all_to_the_other(withdrawn: Lab) -> None:
     for family in FAMILIES:
-        wait_until(lambda: doors(withdrawn, family, 12) == {"iad-b"}, "iad-b alone answers", within_s=20)  # noqa: B023
+        wait_until(lambda: doors_now(withdrawn, family, 12) == {"iad-b"}, "iad-b alone answers", within_s=20)  # noqa: B023
 
 
 def test_bfd_misses_a_silent_node_and_nobody_else(ecmp: Lab) -> None:
