@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from netlab.clock import wait_until
+from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import User
 from netlab.lab import Lab
 from netlab.probe import Answer
@@ -20,18 +20,25 @@ TEXT = "How do I reach the nearest GPU?"
 FORGOTTEN_S = 40.0
 
 
-def embedding(user: User, family: int, server: str) -> list[float]:
+def embedding(lab: Lab, user: User, family: int, server: str) -> list[float]:
     """The vector, by that worker even if it has to load the model first."""
-    said: list[str] = []
+    said: list[Answer] = []
 
     def served() -> Answer | None:
         answer = user.post("/run/minilm", TEXT, family=family, edge_cold="wait")
         assert answer.status == 200, answer.text
-        said.append(answer.headers["edge-route"])
+        said.append(answer)
         return answer if answer.headers["edge-served-by"] == server else None
 
-    found = wait_until(served, f"{user.name} is served by {server}", within_s=FORGOTTEN_S, every_s=0.5)
-    assert found is not None, said
+    try:
+        found = wait_until(served, f"{user.name} is served by {server}", within_s=FORGOTTEN_S, every_s=0.5)
+    except DeadlineMissed:
+        last = said[-1].headers
+        ingress = lab.node(server.rpartition("/")[0])
+        raise AssertionError(
+            (dict(last), ingress.popctl("explain", last["edge-request-id"]).stdout)
+        ) from None
+    assert found
     vector: list[float] = found.json["embedding"]
     return vector
 
@@ -39,16 +46,16 @@ def embedding(user: User, family: int, server: str) -> list[float]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("city", "server"), [("nyc", "iad-b/0"), ("ber", "fra-a/0"), ("syd", "nrt-a/0")])
 def test_the_nearest_pop_answers_with_its_own_worker(lab: Lab, city: str, server: str, family: int) -> None:
-    assert len(embedding(lab.city(city), family, server)) == 384
+    assert len(embedding(lab, lab.city(city), family, server)) == 384
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_this_machine_gets_an_answer(lab: Lab, family: int) -> None:
-    assert len(embedding(lab.host, family, "iad-b/0")) == 384
+    assert len(embedding(lab, lab.host, family, "iad-b/0")) == 384
 
 
 def test_a_pop_without_a_worker_answers_from_the_nearest_that_has_one(lab: Lab) -> None:
-    embedding(lab.city("ber"), 4, "fra-a/0")
+    embedding(lab, lab.city("ber"), 4, "fra-a/0")
     answer = lab.city("lon").post("/run/minilm", TEXT)
     assert (answer.status, answer.pop, answer.headers["edge-served-by"]) == (200, "ams", "fra-a/0")
     assert answer.headers["edge-route"].startswith("spill;")
