@@ -106,7 +106,7 @@ class Choice:
     def fetched(self, moved: Moved, took_ms: float) -> None:
         """A whole fetch came to its end."""
         with self._lock:
-            self._speeds.fetched(moved, took_ms)
+            self._speeds.fetched(moved, took_ms, clock.now_ms())
 
     def floor(self, site: Site, others: list[Site], least_bytes_per_ms: float) -> float:
         """The rate in bytes per ms below which `site` is left for one of `others`."""
@@ -114,9 +114,9 @@ class Choice:
             return self._speeds.floor(site, others, least_bytes_per_ms)
 
     def rate(self, kind: Kind) -> float:
-        """Bytes per ms of whole fetches from this class; 0 until measured."""
+        """Bytes per ms to reckon with for a whole fetch from this class; 0 for unknown."""
         with self._lock:
-            return self._speeds.rate(kind)
+            return self._speeds.rate(kind, clock.now_ms())
 
 
 class CorruptError(EdgeError):

@@ -34,6 +34,10 @@ WRONG_BYTES: Final = 4
 MAX_SITES: Final = 1_024
 #: A source this much slower than another one of its class is left for that one, in mid-chunk.
 LAGS: Final = 8.0
+#: For how long the last rate of a class is believed as it was measured.
+BELIEVED_MS: Final = 30_000.0
+#: After so long without a fetch nothing is known of a class.
+FORGOTTEN_MS: Final = 600_000.0
 
 
 class Site(NamedTuple):
@@ -54,6 +58,30 @@ class Speed(NamedTuple):
     bytes_per_ms: float = 0.0
     failures: int = 0
     shunned_until_ms: float = 0.0
+
+
+class Rate(NamedTuple):
+    """What is known of whole fetches from one class: as last measured `at_ms`, and the best ever."""
+
+    bytes_per_ms: float = 0.0
+    best_bytes_per_ms: float = 0.0
+    at_ms: float = 0.0
+
+    def after(self, measured: Speed, now_ms: float) -> "Rate":
+        """With one more measurement in it."""
+        return Rate(measured.bytes_per_ms, max(self.best_bytes_per_ms, measured.bytes_per_ms), now_ms)
+
+    def believed(self, now_ms: float) -> float:
+        """Bytes per ms to reckon with; 0 for unknown.
+
+        Whoever is expected to be slow is not asked, and would be slow for ever: so a rate below the best
+        of its class doubles with each BELIEVED_MS that nobody tried it.
+        """
+        age_ms = now_ms - self.at_ms
+        if age_ms >= FORGOTTEN_MS:
+            return 0.0
+        doubled = self.bytes_per_ms * 2.0 ** (max(0.0, age_ms) // BELIEVED_MS)
+        return min(doubled, self.best_bytes_per_ms)
 
 
 @dataclass
@@ -111,15 +139,15 @@ class Speeds:
 
     def __init__(self) -> None:
         self._sites: dict[tuple[Kind, str], Speed] = {}
-        self._kinds: dict[Kind, Speed] = {}
+        self._kinds: dict[Kind, Rate] = {}
 
     def of(self, site: Site) -> Speed:
         """What is known of one site."""
         return self._sites.get((site.kind, site.name), Speed())
 
-    def rate(self, kind: Kind) -> float:
-        """Bytes per ms of whole fetches from this class; 0 until measured."""
-        return self._kinds.get(kind, Speed()).bytes_per_ms
+    def rate(self, kind: Kind, now_ms: float) -> float:
+        """Bytes per ms to reckon with for a whole fetch from this class; 0 for unknown."""
+        return self._kinds.get(kind, Rate()).believed(now_ms)
 
     def delivered(self, site: Site, moved_bytes: int, took_ms: float) -> None:
         """A site delivered this much, right, in so long."""
@@ -129,12 +157,14 @@ class Speeds:
         """A site did not deliver, or delivered wrong bytes."""
         self._put(site, after_failure(self.of(site), now_ms, weight=WRONG_BYTES if wrong_bytes else 1))
 
-    def fetched(self, moved: Moved, took_ms: float) -> None:
+    def fetched(self, moved: Moved, took_ms: float, now_ms: float) -> None:
         """A whole fetch ended; it tells the rate of a class if nearly all came from that one."""
         for kind, count in moved.by.items():
             if count >= 0.9 * moved.total_bytes:
-                known = self._kinds.get(kind, Speed())
-                self._kinds[kind] = after_delivery(known, count, took_ms)
+                known = self._kinds.get(kind, Rate())
+                measured = after_delivery(Speed(known.bytes_per_ms), count, took_ms)
+                if measured.bytes_per_ms > 0.0:
+                    self._kinds[kind] = known.after(measured, now_ms)
 
     def ranked(
         self, sites: Iterable[Site], wanted_bytes: int, busy: Mapping[Site, int], now_ms: float

@@ -136,13 +136,13 @@ def test_a_distance_counts_until_the_site_was_measured() -> None:
 
 def test_the_rate_of_a_class_is_that_of_fetches_that_came_from_it() -> None:
     speeds = Speeds()
-    assert speeds.rate(Kind.REGION) == 0.0
-    speeds.fetched(Moved({Kind.REGION: 95 * MIB, Kind.FAR: 0, Kind.ORIGIN: 5 * MIB}), 950.0)
-    assert speeds.rate(Kind.REGION) == 95 * MIB / 950.0
-    speeds.fetched(Moved({Kind.REGION: 5 * MIB, Kind.FAR: 5 * MIB, Kind.ORIGIN: 0}), 10.0)
-    assert (speeds.rate(Kind.FAR), speeds.rate(Kind.ORIGIN)) == (0.0, 0.0)
-    speeds.fetched(Moved(), 10.0)
-    assert speeds.rate(Kind.ORIGIN) == 0.0
+    assert speeds.rate(Kind.REGION, 0.0) == 0.0
+    speeds.fetched(Moved({Kind.REGION: 95 * MIB, Kind.FAR: 0, Kind.ORIGIN: 5 * MIB}), 950.0, 0.0)
+    assert speeds.rate(Kind.REGION, 0.0) == 95 * MIB / 950.0
+    speeds.fetched(Moved({Kind.REGION: 5 * MIB, Kind.FAR: 5 * MIB, Kind.ORIGIN: 0}), 10.0, 0.0)
+    assert (speeds.rate(Kind.FAR, 0.0), speeds.rate(Kind.ORIGIN, 0.0)) == (0.0, 0.0)
+    speeds.fetched(Moved(), 10.0, 0.0)
+    assert speeds.rate(Kind.ORIGIN, 0.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -211,3 +211,28 @@ def test_everybody_is_ranked_once_whatever_happened(
     assert len(order) == len(asked) + 1
     for site in order:
         assert math.isfinite(expected_ms(site, speeds.of(site), wanted))
+
+
+@pytest.mark.parametrize(
+    ("what", "rates", "after_s", "believed"),
+    [
+        ("a measurement is believed as it is", [1000.0], 1, 1000.0),
+        ("slower than the best, it is believed for half a minute", [1000.0, 10.0], 29, 703.0),
+        (
+            "then it doubles with each half minute in which nobody tries",
+            [100.0, 1.0, 1.0, 1.0],
+            59,
+            2 * 34.957,
+        ),
+        ("but the best that was ever measured is all that is hoped for", [100.0, 1.0], 300, 100.0),
+        ("the only one known is not doubted", [1000.0], 300, 1000.0),
+        ("until nothing is known after ten minutes", [1000.0], 600, 0.0),
+    ],
+)
+def test_who_was_slow_once_is_not_slow_for_ever(
+    what: str, rates: list[float], after_s: float, believed: float
+) -> None:
+    speeds = Speeds()
+    for rate in rates:
+        speeds.fetched(Moved({Kind.REGION: 0, Kind.FAR: 0, Kind.ORIGIN: 100 * MIB}), 100 * MIB / rate, 0.0)
+    assert speeds.rate(Kind.ORIGIN, after_s * 1000.0) == pytest.approx(believed), what
