@@ -95,7 +95,8 @@ def test_up_clears_what_a_dead_lab_left() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_up_that_is_interrupted_leaves_nothing(number: signal.Signals) -> None:
     before = snapshot()
-    command = [sys.executable, "-m", "netlab.cli", "up", "--bare"]
+    # A shell's background job, and all that it starts, would ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "netlab.cli", "up", "--bare"]
     with subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         assert "network" in child.stderr.readline()
@@ -109,7 +110,8 @@ def test_up_that_is_interrupted_leaves_nothing(number: signal.Signals) -> None:
 
 def test_up_that_is_killed_is_swept_by_down() -> None:
     before = snapshot()
-    command = [sys.executable, "-m", "netlab.cli", "up", "--bare"]
+    # A shell's background job, and all that it starts, would ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "netlab.cli", "up", "--bare"]
     with subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         child.stderr.readline()
