@@ -6,6 +6,7 @@ Bytes from outside the region cost money, so a holder of the region that deliver
 first; among equals the one that is expected to be done soonest, by what was measured of it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -80,7 +81,7 @@ class Rate(NamedTuple):
         age_ms = now_ms - self.at_ms
         if age_ms >= FORGOTTEN_MS:
             return 0.0
-        doubled = self.bytes_per_ms * 2.0 ** (max(0.0, age_ms) // BELIEVED_MS)
+        doubled = math.ldexp(self.bytes_per_ms, int(max(0.0, age_ms) // BELIEVED_MS))
         return min(doubled, self.best_bytes_per_ms)
 
 
