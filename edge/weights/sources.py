@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from edge.errors import EdgeError, Reason, Source
+
 
 class Kind(StrEnum):
     """Classes of sources, nearest first."""
@@ -51,6 +53,15 @@ class Site(NamedTuple):
 
 #: Nobody knows where it is: as far away as anything, until measured.
 ORIGIN: Final = Site(Kind.ORIGIN, "origin", 300.0)
+
+
+class NotYetError(EdgeError):
+    """LINK_LOST: a source that still downloads has not come to this chunk. It has not failed: ask for another."""
+
+    not_yet = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.LINK_LOST, message, source=Source.UPSTREAM, retryable=True, retry_after_s=1)
 
 
 class Speed(NamedTuple):
