@@ -13,7 +13,7 @@ import msgspec
 
 from netlab import faulttarget, paths
 from netlab.chaoshistory import Event
-from netlab.chaosplan import DRAIN, doors_of
+from netlab.chaosplan import DRAIN, ingress_of
 from netlab.topology import Topology
 
 #: How long a fault is felt after it was healed: processes begin, BGP moves the users back.
@@ -116,5 +116,5 @@ class Blame:
             return any(set(target.of) == set(leg) for leg in pairwise(way))
         if target.kind == "bird" and target.of[0].removeprefix("r-") in way:
             return True
-        doors = doors_of(self._topology, target)
-        return bool(way) and any(self._topology.node(door).pop == way[-1] for door in doors)
+        ingress = ingress_of(self._topology, target)
+        return bool(way) and any(self._topology.node(node).pop == way[-1] for node in ingress)

@@ -48,10 +48,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class FullError(Exception):
-    """The history has reached its bound."""
-
-
 class History:
     """The file and the same events in memory. Any thread may note."""
 

@@ -69,19 +69,19 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A target and one of its ways. No two faults of one `place`; `doors` are the ingresses it may take."""
+    """A target and one of its ways. No two faults of one `place`; `ingress`: the ingress nodes it may take."""
 
     target: Target
     how: str
     slow: bool
     place: str
-    doors: frozenset[str]
+    ingress: frozenset[str]
 
 
 def plan(topology: Topology, *, seed: int, seconds: float) -> tuple[Planned, ...]:
     """The schedule, by its beginnings. A run too short for its calms has none."""
     draw = random.Random(f"chaos {seed}")  # noqa: S311 -- what is wanted is the same again
-    doors = frozenset(node.name for node in topology.nodes if node.ingress)
+    ingress = frozenset(node.name for node in topology.nodes if node.ingress)
     every = tuple(choices(topology))
     at_s = min(LEAD_S, LEAD_SHARE * seconds)
     end_s = seconds - min(TAIL_S, TAIL_SHARE * seconds)
@@ -95,7 +95,7 @@ def plan(topology: Topology, *, seed: int, seconds: float) -> tuple[Planned, ...
         active = [(until, choice) for until, choice in active if until > at_s]
         slow_too = at_s - slow_at_s >= SLOW_EVERY_S
         broken = [choice for _, choice in active]
-        found = [c for c in every if (slow_too or not c.slow) and _fits(broken, c, doors)]
+        found = [c for c in every if (slow_too or not c.slow) and _fits(broken, c, ingress)]
         if found:
             choice = _drawn(draw, found)
             slow_at_s = at_s if choice.slow else slow_at_s
@@ -122,14 +122,14 @@ def _planned(at_s: float, until_s: float, choice: Choice) -> Planned:
 def choices(topology: Topology) -> Iterator[Choice]:
     """Everything that can be drawn."""
     for target in faulttarget.every(topology):
-        where, doors = place(target), doors_of(topology, target)
+        where, ingress = place(target), ingress_of(topology, target)
         for way in faults.ways(target.kind):
-            yield Choice(target, way.how, way.slow, where, doors)
-        if target.kind == "node" and doors:
-            yield Choice(target, DRAIN, False, where, doors)
+            yield Choice(target, way.how, way.slow, where, ingress)
+        if target.kind == "node" and ingress:
+            yield Choice(target, DRAIN, False, where, ingress)
         if target.kind == "link":
             for how in LINKS:
-                yield Choice(target, how, False, where, doors)
+                yield Choice(target, how, False, where, ingress)
 
 
 def _drawn(draw: random.Random, found: Sequence[Choice]) -> Choice:
@@ -141,12 +141,12 @@ def _drawn(draw: random.Random, found: Sequence[Choice]) -> Choice:
     return draw.choice([choice for choice in found if choice.target.name == name])
 
 
-def _fits(broken: Sequence[Choice], choice: Choice, doors: frozenset[str]) -> bool:
+def _fits(broken: Sequence[Choice], choice: Choice, ingress: frozenset[str]) -> bool:
     """Whether one more may be broken: the rules."""
     if len(broken) >= AT_ONCE or choice.place in [other.place for other in broken]:
         return False
-    hit = choice.doors.union(*(other.doors for other in broken))
-    return not choice.doors or hit < doors
+    hit = choice.ingress.union(*(other.ingress for other in broken))
+    return not choice.ingress or hit < ingress
 
 
 def place(target: Target) -> str:
@@ -156,7 +156,7 @@ def place(target: Target) -> str:
     return target.of[0] if target.kind == "bird" else target.name
 
 
-def doors_of(topology: Topology, target: Target) -> frozenset[str]:
+def ingress_of(topology: Topology, target: Target) -> frozenset[str]:
     """The ingress nodes that users may not reach while it is broken."""
     if target.kind == "bird":
         return frozenset(

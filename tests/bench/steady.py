@@ -5,15 +5,12 @@ It knows no faults; what is made of the list is tests/bench/flaps.py's.
 """
 
 import asyncio
-import threading
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
-from netlab import netns
 from netlab.clock import now_s
 from netlab.handles import User
+from tests.support.inside import Inside
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -23,47 +20,26 @@ class Asked(msgspec.Struct, frozen=True):
     instead: str = ""
 
 
-class Steady:
+class Steady(Inside):
     """Runs while the `with` block does; every request has `patience_s`."""
 
     def __init__(self, user: User, family: int, *, per_s: float, patience_s: float) -> None:
-        self._user, self._to = user, user.vip(family)
+        super().__init__(user.ns, self._all)
+        self._to = user.vip(family)
         self._per_s, self._patience_s = per_s, patience_s
         host = f"[{self._to}]" if family == 6 else self._to
         self._request = f"GET /pop HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         self._seen: dict[int, Asked] = {}
-        self._failed: list[BaseException] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
     @property
     def asked(self) -> list[Asked]:
         """Requests that are over, in the order in which they were begun."""
         return [self._seen[number] for number in sorted(self._seen)]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        if self._failed and error is None:
-            raise self._failed[0]
-
-    def _run(self) -> None:
-        try:
-            netns.enter(self._user.ns)
-            asyncio.run(self._all())
-        except BaseException as error:  # noqa: BLE001 -- carried to the caller whole
-            self._failed.append(error)
-
     async def _all(self) -> None:
         began_s, count = now_s(), 0
         async with asyncio.TaskGroup() as group:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 group.create_task(self._one(count))
                 count += 1
                 await asyncio.sleep(max(0.0, began_s + count / self._per_s - now_s()))

@@ -6,16 +6,14 @@ each request is an `Asked`, and the test reads the list.
 """
 
 import asyncio
-import threading
 from collections import Counter
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
-from netlab import netns
 from netlab.clock import now_s, wait_until
 from netlab.handles import User
+from tests.support.inside import Inside
 
 WITHIN_S: Final = 30.0
 #: After a failure a user takes a breath: a refused connection costs nothing and would spin.
@@ -39,7 +37,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Load:
+class Load(Inside):
     """Runs while the `with` block does."""
 
     def __init__(
@@ -55,7 +53,7 @@ class Load:
     ) -> None:
         """`pause_s`: the breath that a user takes who was refused."""
         self.history: list[Asked] = []
-        self._user = user
+        super().__init__(user.ns, self._all)
         self._to = user.vip(family)
         self._connections = connections
         self._keep = keep
@@ -66,21 +64,6 @@ class Load:
         if not keep:
             lines.append("Connection: close")
         self._request = "\r\n".join([*lines, "", ""]).encode() + body
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._failed: list[BaseException] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        if self._failed and error is None:
-            raise self._failed[0]
 
     def since(self, moment_s: float) -> list[Asked]:
         """Requests that were begun after `moment_s` and are over."""
@@ -90,8 +73,8 @@ class Load:
         """Until so many requests that began after `since_s` were answered 200."""
 
         def enough() -> bool:
-            if self._failed:
-                raise self._failed[0]
+            if self.failed:
+                raise self.failed[0]
             return sum(asked.outcome == "200" for asked in self.since(since_s)) >= count
 
         wait_until(enough, f"{count} requests were answered 200; so far {self.outcomes()}", within_s=within_s)
@@ -101,13 +84,6 @@ class Load:
         words = (f"{asked.outcome} {asked.reason}".strip() for asked in list(self.history))
         return dict(Counter(words))
 
-    def _run(self) -> None:
-        try:
-            netns.enter(self._user.ns)
-            asyncio.run(self._all())
-        except BaseException as error:  # noqa: BLE001 -- carried to the test whole
-            self._failed.append(error)
-
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._connections):
@@ -115,7 +91,7 @@ class Load:
 
     async def _one(self) -> None:
         wires: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        while not self._over.is_set():
+        while not self.over.is_set():
             started_s, fresh, answered = now_s(), wires is None, False
             said: dict[str, str] = {}
             try:
