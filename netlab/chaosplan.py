@@ -69,7 +69,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A target and one of its ways. No two faults of one `place`; `ingress`: the ingress nodes it may take."""
+    """A target and one of its ways. No two faults of one `place`; `ingress`: nodes it may take from users."""
 
     target: Target
     how: str
