@@ -56,7 +56,7 @@ ORIGIN: Final = Site(Kind.ORIGIN, "origin", 300.0)
 
 
 class NotYetError(EdgeError):
-    """LINK_LOST: a source that still downloads has not come to this chunk. It has not failed: ask for another."""
+    """LINK_LOST: a source that still downloads has not come to this chunk. It has not failed."""
 
     not_yet = True
 
