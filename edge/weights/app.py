@@ -23,6 +23,7 @@ import uvloop
 from edge import clock
 from edge.config import Weights, size_bytes
 from edge.errors import EdgeError, Reason, Source
+from edge.weights.appraisal import Appraiser
 from edge.weights.catalogue import Catalogues
 from edge.weights.disk import Disk
 from edge.weights.fetch import Choice, Limits
@@ -115,6 +116,7 @@ class App:
         manifests = Manifests(
             self.disk, origin, self._small_threads, self.flights, self.regional, self.choice
         )
+        self.disk.appraiser = Appraiser(manifests, self.regional, self.choice)
         self.hydrator = Hydrator(
             self.disk,
             manifests,
@@ -230,7 +232,7 @@ class App:
             self._disk_threads.shutdown()
         else:
             log.warning("a fetch did not end in time: blobs are verified at the next start")
-        self.disk.store.close(clean=at_rest and self.ready)
+        self.disk.close(clean=at_rest and self.ready)
 
     async def _stop_serving(self) -> None:
         if self.server is not None:

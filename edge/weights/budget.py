@@ -3,15 +3,17 @@
 `make_room` reads entries and returns victims or a refusal; `Ledger` is the book that the
 one owner of the disk keeps: every byte of the store is an entry in it, also bytes that are
 only reserved and bytes that are unlinked but still mapped by somebody. No I/O, no clock, and
-no idea of what a blob holds. `keep_order` is the whole eviction policy: least recently held
-first; a policy that weighs size and refetch cost replaces that one function.
+no idea of what a blob holds. `keep_order` is the eviction policy: what is worth least per byte
+goes first (`edge.policy.worth`), among equals the least recently held.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
+
+from edge.policy.worth import NOTHING, Worth
 
 
 class Shelf(IntEnum):
@@ -33,6 +35,7 @@ class Entry(NamedTuple):
     size_bytes: int
     last_held_ms: float
     movable: bool
+    worth: Worth = NOTHING
 
 
 class Fits(NamedTuple):
@@ -47,9 +50,9 @@ class Refused(NamedTuple):
     missing_bytes: int
 
 
-def keep_order(entry: Entry) -> tuple[int, float, str]:
+def keep_order(entry: Entry) -> tuple[bool, int, float, float, str]:
     """Who goes first: the smallest of these. The key itself only makes the order total."""
-    return entry.shelf, entry.last_held_ms, entry.key
+    return entry.worth.spared, entry.shelf, entry.worth.per_byte, entry.last_held_ms, entry.key
 
 
 def make_room(entries: Iterable[Entry], capacity_bytes: int, wanted_bytes: int) -> Fits | Refused:
@@ -71,7 +74,7 @@ def make_room(entries: Iterable[Entry], capacity_bytes: int, wanted_bytes: int) 
         freed += entry.size_bytes
     if freed < lacking:
         return Refused(lacking - freed)
-    # A late, large victim may make earlier, small ones superfluous: spare the most recently held of those.
+    # A late, large victim may make earlier, small ones superfluous: spare the worthiest of those.
     for entry in reversed(chosen.copy()):
         if freed - entry.size_bytes >= lacking:
             chosen.remove(entry)
@@ -178,7 +181,9 @@ class Ledger:
         """Is there a pin on it?"""
         return self._pins[key] > 0
 
-    def entries(self, busy: Iterable[str] = ()) -> list[Entry]:
+    def entries(
+        self, busy: Iterable[str] = (), value: Callable[[str, int], Worth] = lambda key, size: NOTHING
+    ) -> list[Entry]:
         """The book as `make_room` reads it; `busy` may not go although nothing pins it."""
         unmovable = self._leaving.union(busy)
         return [
@@ -188,6 +193,7 @@ class Ledger:
                 size,
                 self._last_held_ms[key],
                 shelf is not Shelf.STRANGERS and key not in unmovable and self._pins[key] == 0,
+                value(key, size),
             )
             for key, size in self._sizes.items()
         ]

@@ -13,7 +13,9 @@ from typing import Final, ParamSpec, TypeVar
 
 from edge import clock
 from edge.errors import EdgeError, Reason
-from edge.weights.budget import Fits, Ledger, Refused, Shelf, excess, make_room
+from edge.policy.worth import NOTHING, Worth
+from edge.weights.appraisal import Appraiser, encode_uses
+from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room
 from edge.weights.layout import Found
 from edge.weights.store import Evicted, Gone, Store
 
@@ -30,7 +32,8 @@ class Disk:
     """The store, its book and its threads.
 
     Who enters bytes takes `lock`, calls `make_room`, and then writes to `ledger` before it
-    awaits anything. `on_gone` hears the key of whatever was evicted.
+    awaits anything. `on_gone` hears the key of whatever was evicted; without an `appraiser` the
+    least recently held goes first.
     """
 
     def __init__(self, store: Store, capacity_bytes: int, pool: Executor) -> None:
@@ -40,6 +43,7 @@ class Disk:
         self.evictions = 0
         self._pool = pool
         self.on_gone: Callable[[str], None] = lambda key: None
+        self.appraiser: Appraiser | None = None
         self._quarantine_quota_bytes = min(QUARANTINE_MAX_BYTES, capacity_bytes // _QUARANTINE_SHARE)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,6 +60,8 @@ class Disk:
         for order, (key, size_bytes) in enumerate(found.sizes.items()):
             # Older than anything that is held in this run, in order of their age among each other.
             self.ledger.put(key, size_bytes, float(order - len(found.sizes)))
+        if self.appraiser is not None:
+            self.appraiser.begin(found)
         begin(found)
         async with self.lock:
             try:
@@ -71,10 +77,15 @@ class Disk:
         busy: set[str] = set()
         capacity_bytes = self.ledger.capacity_bytes
         while True:
-            match make_room(self.ledger.entries(busy), capacity_bytes, wanted_bytes):
-                case Fits(()):
-                    return
+            if self.ledger.used_bytes + wanted_bytes <= capacity_bytes:
+                return
+            value = self.appraiser.survey(clock.now_ms()) if self.appraiser is not None else _worthless
+            entries = self.ledger.entries(busy, value)
+            match make_room(entries, capacity_bytes, wanted_bytes):
                 case Fits(victims):
+                    for entry in entries:
+                        if entry.key in victims:
+                            _tell(entry, what, wanted_bytes)
                     await self._evict(victims, busy)
                 case Refused(missing_bytes):
                     raise EdgeError(
@@ -119,6 +130,17 @@ class Disk:
                     break
         return busy
 
+    def close(self, *, clean: bool) -> None:
+        """Let go of the store. How often models were used is kept after a clean stop, if it fits."""
+        if clean and self.appraiser is not None:
+            raw = encode_uses(self.appraiser.uses)
+            if self.ledger.used_bytes + len(raw) <= self.ledger.capacity_bytes:
+                try:
+                    self.store.write_uses(raw)
+                except EdgeError as error:
+                    log.warning("how often models were used is not kept: %s", error.message)
+        self.store.close(clean=clean)
+
     async def set_aside(self, key: str, digest: str) -> None:
         """Move a bad blob or unfinished blob into quarantine: the same bytes under another key."""
         kept = await self.run(self.store.quarantine, key, digest)
@@ -152,3 +174,20 @@ class Disk:
         async with self.lock:
             for name in await self.run(self.store.sweep):
                 self.ledger.drop(name)
+
+
+def _worthless(_key: str, _size_bytes: int) -> Worth:
+    return NOTHING
+
+
+def _tell(entry: Entry, what: str, wanted_bytes: int) -> None:
+    log.info(
+        "%s (%d bytes) goes so that %d more fit for %s: wanted %.2f times, %.2f s to have again%s",
+        entry.key,
+        entry.size_bytes,
+        wanted_bytes,
+        what,
+        entry.worth.frequency,
+        entry.worth.refetch_s,
+        ", published a moment ago" if entry.worth.spared else "",
+    )

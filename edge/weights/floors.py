@@ -128,7 +128,11 @@ class Floors:
         """What has to be kept now; what is known of it is protected, the rest is given free."""
         state, raw = self._catalogues.state(self._catalogue[0])
         if state.digest != self._catalogue[0]:
-            self._catalogue = state.digest, decode_catalogue(raw)
+            published = decode_catalogue(raw)
+            self._catalogue = state.digest, published
+            if (appraiser := self._hydrator.disk.appraiser) is not None:
+                current = {model.versions[model.current] for model in published.models.values()}
+                appraiser.published(current, clock.now_ms())
             self._backoff.clear()
         catalogue = self._catalogue[1]
         self.kept = (

@@ -52,6 +52,7 @@ class Keeper:
     def __init__(self, hydrator: Hydrator, host_bytes: int) -> None:
         self._hydrator = hydrator
         self._ledger = hydrator.disk.ledger
+        self._appraiser = hydrator.disk.appraiser
         self.host_bytes = host_bytes
         self._held: dict[str, _Held] = {}
         self._inventory = b""
@@ -115,6 +116,7 @@ class Keeper:
         keys = self._keys(digest, held)
         for key in keys:
             self._ledger.pin(key)
+        self._used(digest)
         try:
             moved, farthest = await self._hydrator.bring(held.files, far)
         finally:
@@ -130,6 +132,7 @@ class Keeper:
                 self._ledger.pin(key)
         held.holds += 1
         holder.holds[digest] += 1
+        self._used(digest)
 
     def _unhold(self, digest: str, holder: Holder) -> None:
         if holder.holds[digest] == 0:
@@ -143,6 +146,12 @@ class Keeper:
             now_ms = clock.now_ms()
             for key in self._keys(digest, held):
                 self._ledger.unpin(key, now_ms)
+            # It was in use up to now: who is held for long is no older than who is held often.
+            self._used(digest)
+
+    def _used(self, digest: str) -> None:
+        if self._appraiser is not None:
+            self._appraiser.uses.used(digest)
 
     @staticmethod
     def _keys(digest: str, held: _Held) -> list[str]:

@@ -1,6 +1,7 @@
 """Where things lie in a store, and which of the files in it are ours.
 
-    node.json  catalog.json  pins.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
+    node.json  catalog.json  pins.json  uses.json
+    manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
 
 A key is a path in the store. Reads names, types and sizes, never contents, and changes nothing.
 """
@@ -17,6 +18,7 @@ from edge.weights.budget import Shelf, shelf_of
 from edge.weights.manifest import DIGEST, Manifest
 
 DIRECTORIES: Final = ("blobs", "manifests", "ingest", "quarantine")
+BLOBS: Final = "blobs/"
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ class Found(NamedTuple):
     clean: bool
     seals: dict[str, int]
     pins: bytes | None = None
+    uses: bytes | None = None
 
 
 def blob_key(digest: str) -> str:
     """Path of a blob in the store."""
-    return f"blobs/{digest}"
+    return f"{BLOBS}{digest}"
 
 
 def manifest_key(digest: str) -> str:
@@ -81,7 +84,7 @@ def _is_ours(key: str, info: os.stat_result) -> bool:
         case Shelf.QUARANTINE:
             return regular
         case _:
-            return regular and key in ("node.json", "catalog.json", "pins.json")
+            return regular and key in ("node.json", "catalog.json", "pins.json", "uses.json")
 
 
 def seals_in(root: Path, digests: Iterable[str]) -> dict[str, int]:

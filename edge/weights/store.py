@@ -1,6 +1,7 @@
 """The store on disk: its layout, what a start finds there, and how files come and go.
 
-    node.json  catalog.json  pins.json  manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
+    node.json  catalog.json  pins.json  uses.json
+    manifests/<digest>.json  blobs/<digest>  ingest/<digest>/  quarantine/
 
 Blobs are regular files of mode 0444 with one name, never written again: they go by unlink
 only, as shortening a file that a worker has mapped kills that worker. Every method blocks
@@ -35,6 +36,7 @@ from edge.weights.manifest import (
 
 LAYOUT: Final = 1
 PINS_MAX_BYTES: Final = 1024 * 1024
+USES_MAX_BYTES: Final = 1024 * 1024
 LOCK_WAIT_S: Final = 5.0
 
 log = logging.getLogger(__name__)
@@ -159,9 +161,10 @@ class Store:
                 del sizes[key]
         catalogue = self._read("catalog.json", CATALOGUE_MAX_BYTES) if "catalog.json" in sizes else None
         pins = self._read("pins.json", PINS_MAX_BYTES) if "pins.json" in sizes else None
+        uses = self._read("uses.json", USES_MAX_BYTES) if "uses.json" in sizes else None
         blobs = [key.removeprefix("blobs/") for key in sizes if shelf_of(key) is Shelf.BLOBS]
         seals = {digest: at_ns for digest, at_ns in self.seals(blobs).items() if at_ns <= stopped_ns}
-        return Found(sizes, manifests, catalogue, clean, seals, pins)
+        return Found(sizes, manifests, catalogue, clean, seals, pins, uses)
 
     def _drop_empty_ingests(self) -> None:
         """A crash between rename and tidying leaves a journal without data."""
@@ -197,6 +200,10 @@ class Store:
     def write_pins(self, raw: bytes) -> None:
         """Keep the list of pins in place of the one before."""
         self._write_small("pins.json", raw)
+
+    def write_uses(self, raw: bytes) -> None:
+        """Keep how often models were used in place of what was kept before."""
+        self._write_small("uses.json", raw)
 
     def _read(self, key: str, max_bytes: int) -> bytes:
         try:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from edge.policy.worth import NOTHING, Worth
 from edge.weights.budget import (
     Entry,
     Fits,
@@ -18,8 +19,8 @@ from edge.weights.budget import (
 )
 
 
-def blob(key: str, size: int, held_ms: float = 0.0, *, movable: bool = True) -> Entry:
-    return Entry(f"blobs/{key}", Shelf.BLOBS, size, held_ms, movable)
+def blob(key: str, size: int, held_ms: float = 0.0, *, movable: bool = True, worth: Worth = NOTHING) -> Entry:
+    return Entry(f"blobs/{key}", Shelf.BLOBS, size, held_ms, movable, worth)
 
 
 def other(shelf: Shelf, size: int, held_ms: float = 9.0) -> Entry:
@@ -39,6 +40,34 @@ def other(shelf: Shelf, size: int, held_ms: float = 9.0) -> Entry:
             10,
             1,
             Fits(("blobs/old",)),
+        ),
+        (
+            "what is worth less per byte goes before what was held longer ago",
+            [blob("dear", 5, 1.0, worth=Worth(2.0)), blob("cheap", 5, 2.0, worth=Worth(1.0))],
+            10,
+            1,
+            Fits(("blobs/cheap",)),
+        ),
+        (
+            "a large victim spares the worthier of those before it",
+            [blob("s", 1, worth=Worth(1.0)), blob("m", 2, worth=Worth(2.0)), blob("l", 7, worth=Worth(3.0))],
+            10,
+            8,
+            Fits(("blobs/s", "blobs/l")),
+        ),
+        (
+            "what was published a moment ago stays while anything else can go",
+            [blob("new", 5, 1.0, worth=Worth(0.0, spared=True)), blob("old", 5, 2.0, worth=Worth(9.0))],
+            10,
+            1,
+            Fits(("blobs/old",)),
+        ),
+        (
+            "and goes when nothing else is left",
+            [blob("new", 5, worth=Worth(spared=True)), blob("held", 5, movable=False)],
+            10,
+            1,
+            Fits(("blobs/new",)),
         ),
         ("what is held stays", [blob("a", 5, movable=False), blob("b", 5, 9.0)], 10, 5, Fits(("blobs/b",))),
         ("all held is a refusal with numbers", [blob("a", 6, movable=False)], 10, 7, Refused(3)),
@@ -88,6 +117,7 @@ entries_strategy = st.lists(
         size_bytes=st.integers(0, 100),
         last_held_ms=st.floats(0, 100),
         movable=st.booleans(),
+        worth=st.builds(Worth, per_byte=st.floats(0, 9), spared=st.booleans()),
     ),
     max_size=30,
     unique_by=lambda entry: entry.key,
