@@ -49,10 +49,11 @@ log = logging.getLogger(__name__)
 
 
 class Taken(NamedTuple):
-    """Another one is fetching, for `left_ms` more unless it renews."""
+    """Another one is fetching, for `left_ms` more unless it renews; `beside` asked for it as well."""
 
     node: str
     left_ms: int
+    beside: tuple[str, ...] = ()
 
 
 class Away(NamedTuple):
@@ -184,6 +185,10 @@ class Index:
         """Live nodes of the region by name, this one included; as last known while Redis is away."""
         return tuple(sorted({self._who.node, *self._mirror.nodes()}))
 
+    def address(self, node: str) -> str | None:
+        """Where a live node of the region gives blobs (host:port); None if there is none of that name."""
+        return self._mirror.address(node)
+
     def add(self, digest: str, size_bytes: int) -> None:
         """A blob is on this node's disk, verified."""
         self._teller.change(digest, size_bytes)
@@ -218,7 +223,12 @@ class Index:
         answered = False
         try:
             reply = await self._commands.run(
-                scripts.LEASE, who.keys(f"lease:{digest}"), mine.owner, self._lease_ms, who.node, who.boot
+                scripts.LEASE,
+                who.keys(f"lease:{digest}", f"lease:{digest}:by"),
+                mine.owner,
+                self._lease_ms,
+                who.node,
+                who.boot,
             )
             held = msgspec.msgpack.decode(reply, type=scripts.Held)
             answered = True
@@ -229,11 +239,13 @@ class Index:
             if not answered:
                 # It may have been granted all the same, and nobody here would know.
                 self._teller.release_later(mine)
+        beside = tuple(node for node in held.beside if NODE.fullmatch(node))[: scripts.MAX_BESIDE]
         if held.owner == "":
             self._asked.pop(digest, None)
-            return mine
+            return mine._replace(beside=beside)
         node = held.owner.partition("|")[0]
-        return Taken(node if NODE.fullmatch(node) else "", min(max(1, held.left_ms), scripts.MAX_LEASE_MS))
+        left_ms = min(max(1, held.left_ms), scripts.MAX_LEASE_MS)
+        return Taken(node if NODE.fullmatch(node) else "", left_ms, beside)
 
     async def renew(self, lease: Lease) -> bool:
         """Another `lease_ms`. False: it is lost, or can't be confirmed; a fetch under way may go on."""

@@ -167,6 +167,10 @@ class Mirror:
         """Live nodes by name, this one included once it has been seen."""
         return tuple(sorted(self._peers.keys() - self._silent))
 
+    def address(self, node: str) -> str | None:
+        """Where a live node gives blobs."""
+        return self._peers[node].blobs if node in self._peers and node not in self._silent else None
+
     def knows(self, node: str) -> bool:
         """Is there a record of it?"""
         return node in self._peers

@@ -12,6 +12,7 @@ Keys, all under `wc:{region}:` (the braces are a cluster's hash tag):
   loc:<digest>       hash: node -> boot
   have:<n>           set of digests: the reverse of loc, to sweep a dead node
   lease:<digest>     string: node|boot|number
+  lease:<digest>:by  hash: node -> boot, who asked for it in the last two lease times
   ev                 stream of {epoch, node, digest, state}
 
 Pure text: knows no client, no socket and no clock.
@@ -26,6 +27,8 @@ STREAM_EVENTS: Final = 10_000
 #: So many are read at once.
 EVENTS: Final = 500
 MAX_NODES: Final = 512
+#: So many askers of one lease are told of; beyond, they are gathered anew.
+MAX_BESIDE: Final = 64
 MAX_LEASE_MS: Final = 120_000
 
 
@@ -86,10 +89,11 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of LEASE: who has it ("" = granted to the asker) and for how long still."""
+    """Reply of LEASE: who has it ("" = granted to the asker), for how long still, who else asked."""
 
     owner: str
     left_ms: int
+    beside: list[str] = []
 
 
 _COMMON: Final = f"""
@@ -329,16 +333,26 @@ return cmsgpack.pack({{page[1], refused, nodes, locations, torn}})
 LEASE: Final = (
     _COMMON
     + f"""
--- KEYS lease; ARGV owner lease_ms node boot
+-- KEYS lease by; ARGV owner lease_ms node boot
+fit(KEYS[2], 'hash')
+if redis.call('HLEN', KEYS[2]) >= {MAX_BESIDE} then redis.call('DEL', KEYS[2]) end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2])
+local beside, facts = {{}}, redis.call('HGETALL', KEYS[2])
+for at = 1, #facts, 2 do
+  local name = facts[at]
+  local plain = #name <= 32 and string.match(name, '^[a-z0-9%-]+$')
+  if plain and name ~= ARGV[3] then table.insert(beside, name) end
+end
 local held = short(KEYS[1], 128)
 local left = held and redis.call('PTTL', KEYS[1]) or 0
 local node, boot = string.match(held or '', '^([a-z0-9%-]+)|([%w%-]+)|%d+$')
 local mine_of_before = node == ARGV[3] and boot ~= ARGV[4]
 if node and left > 0 and left <= {MAX_LEASE_MS} and not mine_of_before then
-  return cmsgpack.pack({{held, left}})
+  return cmsgpack.pack({{held, left, beside}})
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return cmsgpack.pack({{'', 0}})
+return cmsgpack.pack({{'', 0, beside}})
 """
 )
 """SET NX PX that also passes over what is no lease: no owner, no end, or this node's own before it died."""

@@ -33,10 +33,14 @@ log = logging.getLogger(__name__)
 
 
 class Lease(NamedTuple):
-    """The right to fetch `digest` for the region until released, or `lease_ms` after the last renewal."""
+    """The right to fetch `digest` for the region until released, or `lease_ms` after the last renewal.
+
+    `beside` are other nodes that asked for it lately, and may have some of it.
+    """
 
     digest: str
     owner: str
+    beside: tuple[str, ...] = ()
 
 
 class Who(NamedTuple):

@@ -151,6 +151,7 @@ async def test_the_keys_are_those_that_are_written_down(server):
             f"loc:{X}": "hash",
             f"loc:{Y}": "hash",
             f"lease:{Z}": "string",
+            f"lease:{Z}:by": "hash",
         }
         assert server.admin.hgetall(server.key(f"loc:{X}")) == {b"iad-a": b"b1"}
         assert server.admin.hget(server.key("node:iad-a"), "blobs") == ADDRESSES["iad-a"].encode()
