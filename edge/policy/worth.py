@@ -3,8 +3,8 @@
 `worth` is GreedyDual-Size-Frequency (Cherkasova 1998) with the cost of fetching again in place of a
 constant: F * refetch_seconds / size. F ages with the uses of all models, so a disk that nobody uses
 forgets nothing, and it is kept for models that are gone: one that comes back is no stranger. The
-inflation term L of the original is left out: with it, cold seconds were 0.85 of LRU's at 5 % of all
-bytes and 0.82 at 20 %, without it 0.83 and 0.76 (python -m tests.bench.eviction).
+inflation term L of the original is left out: with it, cold seconds were 0.83 of LRU's at 5 % of all
+bytes and 0.81 at 20 %, without it 0.80 and 0.73 (10 seeds of tests/bench/traces.py).
 """
 
 from collections.abc import Iterable
