@@ -24,6 +24,7 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad-request"
     BAD_INPUT = "bad-input"
     UNKNOWN_MODEL = "unknown-model"
+    UNKNOWN_OBJECT = "unknown-object"
     UNKNOWN_PATH = "unknown-path"
     BAD_METHOD = "bad-method"
     MISDIRECTED = "misdirected"
@@ -74,6 +75,7 @@ STATUS: Final[dict[Reason, int]] = {
     Reason.UNAUTHENTICATED: 401,
     Reason.FORBIDDEN: 403,
     Reason.UNKNOWN_MODEL: 404,
+    Reason.UNKNOWN_OBJECT: 404,
     Reason.UNKNOWN_PATH: 404,
     Reason.BAD_METHOD: 405,
     Reason.TIMEOUT_REQUEST: 408,

@@ -2,8 +2,9 @@
 
 Protocol: open-inference-protocol `inference_rest.md`, and Triton's binary tensor extension
 (`extension_binary_data.md`): JSON of `Inference-Header-Content-Length` bytes, then the raw
-tensors in the order of `inputs`. Everything is compared with the model's own specs, so what
-comes out can be run as it is. Knows no HTTP and no model beyond these specs.
+tensors in the order of `inputs`; an input may name an object instead (`edge.oip.objects`).
+Everything is compared with the model's own specs, so what comes out can be run as it is. Knows
+no HTTP and no model beyond these specs.
 
 Not supported, and said so with 400: sequences, shared memory, classification. Other
 parameters that are not known are ignored, as the protocol asks.
@@ -18,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from edge.errors import bad_input
 from edge.oip import tensor
 from edge.oip.datatypes import NamedArray, TensorSpecLike
+from edge.oip.objects import Reader, checked_name, none_here
 from edge.oip.strict import decode, refuse_duplicate_keys, show
 
 ID_MAX_BYTES: Final = 256
@@ -81,12 +83,13 @@ def decode_infer(
     outputs: Sequence[TensorSpecLike],
     max_batch: int,
     batch_axis: int | None,
+    read_object: Reader = none_here,
 ) -> InferRequest:
     """Read one request; `json_bytes` is the value of Inference-Header-Content-Length, if sent.
 
-    `inputs` and `outputs` are the model's. Memory: at most what the body's own bytes amount
-    to (a JSON number of two characters becomes about 40 bytes for a moment). Raises
-    EdgeError(BAD_INPUT) that names the tensor and the value.
+    `inputs` and `outputs` are the model's. Memory: at most what the bytes of the body and of the
+    objects amount to (a JSON number of two characters becomes about 40 bytes for a moment). Raises
+    EdgeError(BAD_INPUT) that names the tensor and the value, and what `read_object` raises.
     """
     head = body
     if json_bytes is not None:
@@ -104,7 +107,7 @@ def decode_infer(
     binary_outputs = _flag(parameters, "binary_data_output", default=False)
     return InferRequest(
         id=_request_id(parsed.id),
-        inputs=_inputs(parsed.inputs, inputs, body, len(head), max_batch, batch_axis),
+        inputs=_inputs(parsed.inputs, inputs, body, len(head), max_batch, batch_axis, read_object),
         outputs=_outputs(parsed.outputs, outputs, binary_outputs) if parsed.outputs else None,
         binary_outputs=binary_outputs,
     )
@@ -117,6 +120,7 @@ def _inputs(
     tail_start: int,
     max_batch: int,
     batch_axis: int | None,
+    read_object: Reader,
 ) -> tuple[NamedArray, ...]:
     by_name = {spec.name: spec for spec in specs}
     read: dict[str, NamedArray] = {}
@@ -137,7 +141,9 @@ def _inputs(
             batch = _batch(one.name, one.shape[batch_axis], batch, max_batch)
         data = bytes(one.data)
         size_bytes = _binary_size(one)
-        if size_bytes is None:
+        if (name := _object_name(one, data, size_bytes)) is not None:
+            array = tensor.from_object(spec, one.shape, count, name, read_object(name))
+        elif size_bytes is None:
             if not data or data == b"null":
                 raise bad_input(f"input {show(one.name)} has neither data nor binary_data_size")
             array = tensor.from_json(spec, one.shape, count, data)
@@ -181,6 +187,15 @@ def _binary_size(one: _Tensor) -> int | None:
             f"input {show(one.name)} has binary_data_size {show(size)}; it must be a number of bytes"
         )
     return size
+
+
+def _object_name(one: _Tensor, data: bytes, size_bytes: int | None) -> str | None:
+    """The object that this input names in the place of data; None if it names none."""
+    if not one.parameters or (given := one.parameters.get("object")) is None:
+        return None
+    if size_bytes is not None or (data and data != b"null"):
+        raise bad_input(f"input {show(one.name)} names an object and has data too; send one of them")
+    return checked_name(given, f"input {show(one.name)}")
 
 
 def _outputs(

@@ -6,10 +6,12 @@
 | bytes-classification | bytes; as JSON only if the content type says so | `label` and `score`, or `results` |
 | tensors | `{"input": numbers}` or `{"inputs": {name: numbers}}`, nested as the shape | `outputs` |
 
-One item in, one item out; a list in, a list out. Knows no HTTP beyond the content type, and
-no tokenizer, label table or graph: those are the worker's.
+One item in, one item out; a list in, a list out. In JSON, `{"object": name}` may stand for a text
+or a tensor (`edge.oip.objects`); a tensor's shape is then what its size says. Knows no HTTP
+beyond the content type, and no tokenizer, label table or graph: those are the worker's.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,7 +20,8 @@ import msgspec
 
 from edge.errors import EdgeError, Reason, bad_input
 from edge.oip import tensor
-from edge.oip.datatypes import NamedArray, TensorSpecLike, bytes_array
+from edge.oip.datatypes import DATATYPES, NamedArray, TensorSpecLike, bytes_array
+from edge.oip.objects import Reader, checked_name, none_here
 from edge.oip.response import to_json_values
 from edge.oip.strict import decode, refuse_duplicate_keys, show
 
@@ -33,8 +36,14 @@ class _Body(msgspec.Struct, gc=False):
     inputs: dict[str, msgspec.Raw] | None = None
 
 
+class _Reference(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    object: str
+
+
+_Text = str | _Reference
 _bodies: Final = msgspec.json.Decoder(_Body)
-_texts: Final[msgspec.json.Decoder[str | list[str]]] = msgspec.json.Decoder(str | list[str])
+_texts: Final[msgspec.json.Decoder[_Text | list[_Text]]] = msgspec.json.Decoder(_Text | list[_Text])
+_references: Final = msgspec.json.Decoder(_Reference)
 _numbers: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 
@@ -54,18 +63,19 @@ def decode_run(
     inputs: Sequence[TensorSpecLike],
     max_batch: int,
     batch_axis: int | None,
+    read_object: Reader = none_here,
 ) -> RunRequest:
-    """Read the body of `POST /run/{model}`. Raises EdgeError(BAD_INPUT)."""
+    """Read the body of `POST /run/{model}`. Raises EdgeError(BAD_INPUT), and what `read_object` raises."""
     says_json = _is_json(content_type)
     match task:
         case "embedding":
-            items, single = _embedding_items(body, says_json)
+            items, single = _embedding_items(body, says_json, read_object)
             if not all(items):
                 raise bad_input('the text is empty; send it as the body, or as {"input": "..."}')
         case "bytes-classification":
-            items, single = _text_items(body) if says_json else ([body], True)
+            items, single = _text_items(body, read_object) if says_json else ([body], True)
         case "tensors":
-            return _tensors(body, inputs, max_batch, batch_axis)
+            return _tensors(body, inputs, max_batch, batch_axis, read_object)
         case _:
             raise EdgeError(Reason.INTERNAL, f"task {show(task)} has no /run shape")
     if len(items) > max_batch:
@@ -79,10 +89,10 @@ def _is_json(content_type: str | None) -> bool:
     return name == "application/json" or name.endswith("+json")
 
 
-def _embedding_items(body: bytes, says_json: bool) -> tuple[list[bytes], bool]:
+def _embedding_items(body: bytes, says_json: bool, read_object: Reader) -> tuple[list[bytes], bool]:
     """JSON if it says so or is plainly meant as JSON; curl -d calls everything a form."""
     if says_json or _BEGINS_WITH_INPUT.match(body) or (body.lstrip().startswith(b"{") and _has_input(body)):
-        return _text_items(body)
+        return _text_items(body, read_object)
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -98,18 +108,22 @@ def _has_input(body: bytes) -> bool:
         return False
 
 
-def _text_items(body: bytes) -> tuple[list[bytes], bool]:
+def _text_items(body: bytes, read_object: Reader) -> tuple[list[bytes], bool]:
     parsed = _parsed(body)
     if parsed.input is _NOTHING:
         raise bad_input('the JSON has no "input"; send {"input": "text"} or {"input": ["text", "text"]}')
     value = decode(_texts, bytes(parsed.input), 'the value of "input"')
-    texts = [value] if isinstance(value, str) else value
+    texts = value if isinstance(value, list) else [value]
     if not texts:
         raise bad_input('"input" is an empty list; put at least one text in it')
     try:
-        return [text.encode() for text in texts], isinstance(value, str)
+        return [_item(text, read_object) for text in texts], not isinstance(value, list)
     except UnicodeEncodeError as error:
         raise bad_input(f'"input" is not valid Unicode: {error}') from error
+
+
+def _item(text: _Text, read_object: Reader) -> bytes:
+    return text.encode() if isinstance(text, str) else read_object(checked_name(text.object, '"input"'))
 
 
 def _parsed(body: bytes) -> _Body:
@@ -120,10 +134,14 @@ def _parsed(body: bytes) -> _Body:
 
 
 def _tensors(
-    body: bytes, specs: Sequence[TensorSpecLike], max_batch: int, batch_axis: int | None
+    body: bytes,
+    specs: Sequence[TensorSpecLike],
+    max_batch: int,
+    batch_axis: int | None,
+    read_object: Reader,
 ) -> RunRequest:
     given = _tensor_texts(_parsed(body), specs)
-    read = [_tensor(spec, given[spec.name], batch_axis) for spec in specs]
+    read = [_tensor(spec, given[spec.name], batch_axis, read_object) for spec in specs]
     if batch_axis is None:
         return RunRequest(tuple(one for one, _ in read), single=False)
     batches = {one.array.shape[batch_axis] for one, _ in read}
@@ -149,8 +167,14 @@ def _tensor_texts(parsed: _Body, specs: Sequence[TensorSpecLike]) -> dict[str, b
     return {name: bytes(text) for name, text in parsed.inputs.items()}
 
 
-def _tensor(spec: TensorSpecLike, text: bytes, batch_axis: int | None) -> tuple[NamedArray, bool]:
+def _tensor(
+    spec: TensorSpecLike, text: bytes, batch_axis: int | None, read_object: Reader
+) -> tuple[NamedArray, bool]:
     """The tensor nested in `text`, and whether it was one item that lacked the batch axis."""
+    if text.lstrip().startswith(b"{"):
+        reference = decode(_references, text, f"input {show(spec.name)}")
+        name = checked_name(reference.object, f"input {show(spec.name)}")
+        return _named_tensor(spec, name, read_object(name)), False
     if text.count(b"[") > MAX_LISTS:
         raise bad_input(
             f"input {show(spec.name)} nests more than {MAX_LISTS} lists; send it over /v2 as binary"
@@ -163,6 +187,28 @@ def _tensor(spec: TensorSpecLike, text: bytes, batch_axis: int | None) -> tuple[
     count = tensor.check_shape(spec, shape)
     array = tensor.from_json(spec, given, count, text if given else b"[%b]" % text)
     return NamedArray(spec.name, spec.datatype, array.reshape(shape)), single
+
+
+def _named_tensor(spec: TensorSpecLike, name: str, content: bytes) -> NamedArray:
+    """The tensor in an object: the one free axis of the model's shape is as long as its size says."""
+    row = DATATYPES[spec.datatype]
+    if spec.shape.count(-1) > 1:
+        raise bad_input(
+            f"input {show(spec.name)} has several free axes {list(spec.shape)}; name the object over /v2, "
+            "where a shape stands beside it"
+        )
+    item_bytes = math.prod(dim for dim in spec.shape if dim != -1) * row.dtype.itemsize
+    free = 1
+    if row.pack and -1 in spec.shape:
+        free, odd_bytes = divmod(len(content), item_bytes)
+        if odd_bytes or not free:
+            raise bad_input(
+                f"input {show(spec.name)} is {row.name} {list(spec.shape)}, {item_bytes} bytes an item; the "
+                f"object {name} has {len(content)}"
+            )
+    shape = [free if dim == -1 else dim for dim in spec.shape]
+    count = tensor.check_shape(spec, shape)
+    return NamedArray(spec.name, spec.datatype, tensor.from_object(spec, shape, count, name, content))
 
 
 def _shape(value: Any) -> list[int]:

@@ -153,6 +153,22 @@ def from_binary(
     return array.reshape(shape)
 
 
+def from_object(spec: TensorSpecLike, shape: list[int], count: int, name: str, content: bytes) -> Array:
+    """The array that the object called `name` holds: of BYTES one element, else as `from_binary`.
+
+    Raises EdgeError(BAD_INPUT).
+    """
+    row = DATATYPES[spec.datatype]
+    if not row.pack and count == 1:
+        return bytes_array([content], tuple(shape))
+    if row.pack and len(content) != count * row.dtype.itemsize:
+        raise bad_input(
+            f"input {show(spec.name)} of shape {show(shape)} and datatype {row.name} has "
+            f"{count * row.dtype.itemsize} bytes; the object {name} has {len(content)}"
+        )
+    return from_binary(spec, shape, count, content, 0, len(content))
+
+
 def _split_bytes(spec: TensorSpecLike, count: int, body: bytes, start: int, end: int) -> list[bytes]:
     if count * BYTES_PREFIX_BYTES > end - start:
         raise _bad_bytes(spec, f"{count} elements don't fit in {end - start} bytes")
