@@ -8,10 +8,10 @@ SOURCES := edge netlab models tests
 ONCE_MORE := sh -c '"$$@" || { echo "once more, what failed:"; "$$@" --last-failed --last-failed-no-failures none; }' once-more
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help netlab down status models check test spec soak bench bench-lab lock clean
+.PHONY: help netlab down status models check test spec soak bench bench-lab bench-weights lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 netlab: ## install what is missing, bring the planet up, print what to try
 	@netlab/setup.sh system
@@ -62,6 +62,10 @@ bench-lab: ## the planet: what the WAN adds, how soon it converges, what `up` ta
 	@$(SUDO) $(PY) -m tests.bench.wan
 	@$(SUDO) $(PY) -m tests.bench.up
 	@$(SUDO) $(PY) -m tests.bench.convergence
+
+bench-weights: ## cold starts: from a miss to the first answer, beside the transfer alone
+	@netlab/setup.sh venv dev
+	@$(PY) -m tests.bench.weights
 
 lock: ## write .lock/ anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group build --group dev -o .lock/dev.txt

@@ -1,7 +1,7 @@
 """The lab's object store: a directory over HTTP, with Range, validators, counters and faults.
 
-`python -m netlab.origin --root DIR --listen HOST:PORT [--control PATH]` prints `ready`
-once it listens. Serves GET and HEAD to anybody; counters and faults only on the control
+`python -m netlab.origin --root DIR --listen HOST:PORT [--control PATH] [--bytes-per-s N]` prints
+`ready` once it listens. Serves GET and HEAD to anybody; counters and faults only on the control
 socket. Refuses to know what the objects are, and never writes to the directory.
 """
 
@@ -37,6 +37,7 @@ SLICE_BYTES = 16 << 20
 """Sent in one go: 0.23 s of processor per GB, as aiohttp's FileResponse; slices of 1 MiB took 0.5."""
 SLICE_WITHIN_S = 600.0
 """A client slower than 27 KiB/s is let go."""
+PACED_SLICE_BYTES = 512 << 10
 DRIP_EVERY_S = 0.05
 MAX_ACTIVE = 512
 MAX_CLIENTS = 1024
@@ -55,11 +56,28 @@ class Client:
     statuses: dict[int, int] = field(default_factory=dict)
 
 
-class Origin:
-    """One directory, its counters and its faults."""
+class Pace:
+    """A link of `bytes_per_s` that all bodies share, in the order in which they ask; 0: no limit."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, bytes_per_s: int) -> None:
+        self.slice_bytes = PACED_SLICE_BYTES if bytes_per_s else SLICE_BYTES
+        self._bytes_per_s = bytes_per_s
+        self._free_at_s = 0.0
+
+    async def turn(self, count: int) -> None:
+        """Return when so many bytes may leave. Time in which nobody sent is lost, as on a link."""
+        if self._bytes_per_s:
+            now_s = asyncio.get_running_loop().time()
+            self._free_at_s = max(self._free_at_s, now_s) + count / self._bytes_per_s
+            await asyncio.sleep(self._free_at_s - now_s)
+
+
+class Origin:
+    """One directory, its counters, its faults and its pace."""
+
+    def __init__(self, root: Path, pace: Pace | None = None) -> None:
         """`root` must be a directory; NotADirectoryError says so otherwise."""
+        self._pace = pace or Pace(0)
         self._root = root.resolve()
         if not self._root.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "the root to serve is not a directory", str(root))
@@ -145,7 +163,7 @@ class Origin:
         await response.prepare(request)
         if get:
             try:
-                await _body(request, response, client, file, span, fault)
+                await _body(request, response, client, file, span, fault, self._pace)
             except ConnectionError:  # the client left; what it got is counted
                 return response
         await response.write_eof()
@@ -210,36 +228,38 @@ async def _body(
     file: int,
     span: Span,
     fault: Fault | None,
+    pace: Pace,
 ) -> None:
     half = span.start + span.length // 2
     match fault.kind if fault is not None else None:
         case "stall":
             assert fault is not None  # noqa: S101 -- narrows for the type checker
-            await _send_file(request, client, file, Span(span.start, half))
+            await _send_file(request, client, file, Span(span.start, half), pace)
             await asyncio.sleep(fault.stall_s)
-            await _send_file(request, client, file, Span(half, span.stop))
+            await _send_file(request, client, file, Span(half, span.stop), pace)
         case "drip":
             assert fault is not None  # noqa: S101 -- same
             await _drip(response, client, file, span, fault.drip_bps)
         case "cut":
-            await _send_file(request, client, file, Span(span.start, half))
+            await _send_file(request, client, file, Span(span.start, half), pace)
             if request.transport is not None:
                 request.transport.close()
             raise ConnectionResetError("cut, as was asked for")
         case "corrupt":
-            await _corrupt(request, response, client, file, span, half)
+            await _corrupt(request, response, client, file, span, half, pace)
         case _:
-            await _send_file(request, client, file, span)
+            await _send_file(request, client, file, span, pace)
 
 
-async def _send_file(request: web.Request, client: Client, file: int, span: Span) -> None:
+async def _send_file(request: web.Request, client: Client, file: int, span: Span, pace: Pace) -> None:
     """The kernel copies from file to socket; the body never enters this process."""
     loop = asyncio.get_running_loop()
     with open(os.dup(file), "rb", buffering=0) as source:  # noqa: PTH123 ASYNC230 -- a descriptor, no disk
-        for start in range(span.start, span.stop, SLICE_BYTES):
+        for start in range(span.start, span.stop, pace.slice_bytes):
+            length = min(pace.slice_bytes, span.stop - start)
+            await pace.turn(length)
             if request.transport is None or request.transport.is_closing():
                 raise ConnectionResetError("the client left")
-            length = min(SLICE_BYTES, span.stop - start)
             source.seek(start)
             try:
                 async with asyncio.timeout(SLICE_WITHIN_S):
@@ -256,13 +276,19 @@ async def _send_file(request: web.Request, client: Client, file: int, span: Span
 
 
 async def _corrupt(
-    request: web.Request, response: web.StreamResponse, client: Client, file: int, span: Span, half: int
+    request: web.Request,
+    response: web.StreamResponse,
+    client: Client,
+    file: int,
+    span: Span,
+    half: int,
+    pace: Pace,
 ) -> None:
-    await _send_file(request, client, file, Span(span.start, half))
+    await _send_file(request, client, file, Span(span.start, half), pace)
     if half < span.stop:
         await response.write(bytes([os.pread(file, 1, half)[0] ^ 0xFF]))
         client.bytes += 1
-        await _send_file(request, client, file, Span(half + 1, span.stop))
+        await _send_file(request, client, file, Span(half + 1, span.stop), pace)
 
 
 async def _drip(
@@ -290,11 +316,22 @@ def listen_address(text: str) -> tuple[str, int]:
     return host, number
 
 
+def pace_of(text: str) -> Pace:
+    """Bytes per second from a command line; ValueError for what is none."""
+    if (number := int(text)) < 1:
+        raise ValueError(f"{text} is no rate; write 1 byte per second or more")
+    return Pace(number)
+
+
 async def serve(
-    root: Path, listens: list[tuple[str, int]], control: Path | None, stop: asyncio.Event
+    root: Path,
+    listens: list[tuple[str, int]],
+    control: Path | None,
+    stop: asyncio.Event,
+    pace: Pace | None = None,
 ) -> None:
     """Serve until `stop`; OSError names the address or directory that can't be had."""
-    origin = Origin(root)
+    origin = Origin(root, pace)
     runner = web.AppRunner(origin.public(), access_log=None, shutdown_timeout=SHUTDOWN_S)
     desk = web.AppRunner(origin.control(), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
@@ -330,7 +367,7 @@ async def _until_signal(arguments: Any) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(arguments.root, arguments.listen, arguments.control, stop)
+    await serve(arguments.root, arguments.listen, arguments.control, stop, arguments.bytes_per_s)
 
 
 def main(arguments: list[str]) -> int:
@@ -339,6 +376,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--root", required=True, type=Path, help="the directory")
     parser.add_argument("--listen", required=True, action="append", type=listen_address, metavar="HOST:PORT")
     parser.add_argument("--control", type=Path, help="UNIX socket for counters and faults; none without it")
+    parser.add_argument("--bytes-per-s", type=pace_of, help="all bodies together leave at most so fast")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s origin %(levelname)s %(message)s")
     try:
         asyncio.run(_until_signal(parser.parse_args(arguments)))

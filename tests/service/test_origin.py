@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import HTTPStore, from_url
 
 from netlab.clock import now_s, wait_until
-from netlab.origin import listen_address
+from netlab.origin import listen_address, pace_of
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "ab" * 32
@@ -399,6 +400,31 @@ def test_a_client_that_leaves_midway_harms_nobody(origin: Running) -> None:
 def test_a_listen_address_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text))):
         listen_address(text)
+
+
+def test_all_bodies_share_one_link_of_the_rate_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "half").write_bytes(bytes(1 << 20))
+    command = [sys.executable, "-m", "netlab.origin", "--root", str(tmp_path), "--listen", "127.0.0.1:0"]
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen([*command, "--bytes-per-s", str(4 << 20)], stderr=errors, cwd=ROOT)
+    try:
+        wait_until(lambda: "serving" in log.read_text(), "it listens", within_s=20)
+        (port,) = re.findall(r"\('127.0.0.1', (\d+)\)", log.read_text())
+        origin = Running(int(port), 0, log, tmp_path)
+        began_s = now_s()
+        with ThreadPoolExecutor(2) as pool:
+            assert all(len(got.body) == 1 << 20 for got in pool.map(origin.ask, ["half", "half"]))
+        assert now_s() - began_s > 0.4, "2 MiB at 4 MiB/s, whoever asks for them"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast"])
+def test_a_rate_that_is_none(rate: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(rate)):
+        pace_of(rate)
 
 
 def test_a_root_that_is_none_is_said_so(tmp_path: Path) -> None:
