@@ -37,10 +37,11 @@ from edge.weights.manifests import Manifests
 from edge.weights.origin import Origin
 from edge.weights.peersource import Peers
 from edge.weights.regional import Regional
-from edge.weights.report import weights_state
+from edge.weights.report import fetching, weights_state
 from edge.weights.serve import BlobServer, Lender, Lent
 from edge.weights.sources import Kind
 from edge.weights.store import Store
+from edge.weights.tidy import collect, verify
 from edge.weights.tls import Papers, context
 from edge.wire import calls
 from edge.wire.exchange import Incoming
@@ -272,8 +273,9 @@ class App:
                 call.reply(weights_state(self.hydrator, self.keeper, self.floors, self.regional, served))
             case calls.Inventory(newer_than):
                 number, body = self.keeper.inventory()
-                rates = [self.choice.rate(kind) for kind in Kind]
-                call.reply(calls.InventoryState(number, *rates), body if number > newer_than else b"")
+                region, far, origin = (self.choice.rate(kind) for kind in Kind)
+                told = calls.InventoryState(number, region, far, origin, fetching(self.hydrator))
+                call.reply(told, body if number > newer_than else b"")
             case calls.Catalogue(newer_than):
                 call.reply(*self.catalogues.state(newer_than))
             case calls.Release(digest):
@@ -283,6 +285,9 @@ class App:
                     call.fail(error)
                 else:
                     call.reply(calls.Done())
+            case calls.Verify() | calls.Collect():
+                tidying = self._group.create_task(self._serve(call, holder))
+                call.on_cancel = lambda: _cancel(tidying)
             case calls.Ensure() | calls.GetManifest() | calls.Drop() | calls.Pin():
                 task = self._group.create_task(self._serve(call, holder))
                 call.on_cancel = lambda: _cancel(task)
@@ -307,6 +312,11 @@ class App:
                     await self.keeper.evict(digest)
                 case calls.Pin(digest, pinned):
                     await self.floors.pin(digest, pinned=pinned)
+                case calls.Verify(digest, deadline_ms):
+                    head = await verify(self.hydrator, digest, deadline_ms)
+                case calls.Collect(dry_run):
+                    catalogue = self.catalogues.state()[1]
+                    head = await collect(self.hydrator, catalogue, self.floors, dry_run=dry_run)
                 case _:
                     raise EdgeError(Reason.PROTOCOL, "not a call that waits")
         except EdgeError as error:

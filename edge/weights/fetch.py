@@ -54,6 +54,8 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.moved = Moved()
+        #: Bytes that were here before anything moved.
+        self.present_bytes = 0
 
     @property
     def moved_bytes(self) -> int:
@@ -144,6 +146,9 @@ def fetch_blob(
     ingest = store.open_ingest(file)
     try:
         missing = ingest.missing()
+        meter.present_bytes = file.size_bytes - sum(
+            end - at for at, end in (ingest.bounds(index) for index in missing)
+        )
         if missing:
             began_ms = clock.now_ms()
             _Fetch(ingest, feeds, choice, limits, meter, stop).run(missing)

@@ -22,6 +22,7 @@ from edge.weights.ingest import ingest_bytes
 from edge.weights.layout import Found, blob_key, ingest_key, manifest_key
 from edge.weights.manifest import BlobFile
 from edge.weights.manifests import Far, Manifests
+from edge.weights.progress import UnderWay
 from edge.weights.regional import Regional
 from edge.weights.sources import Kind, Moved
 
@@ -49,6 +50,7 @@ class Hydrator:
         self.manifests = manifests
         self.fetches = 0
         self.fetched = Moved()
+        self.under_way = UnderWay()
         disk.on_gone = self.forget
         self._regional = regional
         self._choice = choice
@@ -189,6 +191,10 @@ class Hydrator:
             self.disk.ledger.pin(ingest_key(file.blake3))
         return await self._fetch(file, far)
 
+    async def recheck(self, digest: str) -> bool:
+        """Read a blob of this disk whole, whatever is known of it; a bad one is set aside."""
+        return await self._is_good(digest)
+
     async def _is_good(self, digest: str) -> bool:
         """Read a blob whole, once under many callers; a bad one is set aside."""
         if (check := self._checks.get(digest)) is None:
@@ -232,6 +238,7 @@ class Hydrator:
         """Fetch a blob for which room is booked and pinned; bytes moved. Leaves the book as the disk is."""
         key, ledger = ingest_key(file.blake3), self.disk.ledger
         meter = Meter()
+        self.under_way.begin(file, meter, clock.now_ms())
         self.fetches += 1
         try:
             async with self._regional.turn(file.blake3):
@@ -245,6 +252,7 @@ class Hydrator:
             await self._set_fetched_aside(file, error.index)
             raise
         finally:
+            self.under_way.end(file)
             self.fetched = self.fetched.plus(meter.moved)
             if key in ledger:
                 # What is left of it, for the next attempt or to be evicted.

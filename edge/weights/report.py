@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from edge import clock
 from edge.weights.budget import Shelf
 from edge.weights.floors import Floors
 from edge.weights.hydrate import Hydrator
@@ -13,13 +14,14 @@ from edge.wire import calls
 
 #: What one head can carry (64 KiB).
 MAX_LISTED_MODELS: Final = 150
+MAX_LISTED_FETCHES: Final = 64
 
 
 def weights_state(
     hydrator: Hydrator, keeper: Keeper, floors: Floors, regional: Regional, served_bytes: int
 ) -> calls.WeightsState:
     """What `Status` is answered with; the models that are held, then those held last."""
-    ledger = hydrator.disk.ledger
+    ledger, now_ms = hydrator.disk.ledger, clock.now_ms()
     listed = sorted(
         hydrator.manifests.known.items(),
         key=lambda item: (keeper.holds(item[0]) > 0, ledger.last_held_ms(manifest_key(item[0]))),
@@ -29,6 +31,7 @@ def weights_state(
     def stored(digest: str, known: Manifest) -> calls.StoredModel:
         sizes = {file.blake3: file.size_bytes for file in known.files}
         here = sum(size for blob, size in sizes.items() if blob_key(blob) in ledger)
+        held_ms = ledger.last_held_ms(manifest_key(digest))
         return calls.StoredModel(
             digest,
             known.name,
@@ -38,6 +41,8 @@ def weights_state(
             keeper.holds(digest),
             digest in floors.pinned,
             digest in floors.kept,
+            # What a start found was held at no time of this run.
+            round(now_ms - held_ms, 3) if held_ms > 0.0 else None,
         )
 
     return calls.WeightsState(
@@ -52,4 +57,18 @@ def weights_state(
         served_bytes=served_bytes,
         index=regional.state(),
         models=[stored(digest, known) for digest, known in listed[:MAX_LISTED_MODELS]],
+        evictions=hydrator.disk.evictions,
+        fetching=fetching(hydrator),
     )
+
+
+def fetching(hydrator: Hydrator) -> list[calls.Fetching]:
+    """How far models are that are on their way here."""
+    if not len(hydrator.under_way):
+        return []
+    now_ms, ledger = clock.now_ms(), hydrator.disk.ledger
+    told = (
+        hydrator.under_way.of(digest, known, lambda blob: blob_key(blob) in ledger, now_ms)
+        for digest, known in hydrator.manifests.known.items()
+    )
+    return [one for one in told if one is not None][:MAX_LISTED_FETCHES]

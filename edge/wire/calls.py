@@ -16,6 +16,11 @@ from edge.wire.failures import UpstreamError as UpstreamError
 from edge.wire.failures import decode_failure as decode_failure
 from edge.wire.failures import encode_failure as encode_failure
 from edge.wire.failures import sane_pulse as sane_pulse
+from edge.wire.storecalls import Collect as Collect
+from edge.wire.storecalls import Collected as Collected
+from edge.wire.storecalls import Fetching as Fetching
+from edge.wire.storecalls import Verified as Verified
+from edge.wire.storecalls import Verify as Verify
 
 
 class Infer(msgspec.Struct, tag="infer", tag_field="op", omit_defaults=True):
@@ -229,6 +234,7 @@ class InventoryState(msgspec.Struct, tag="inventory-state", tag_field="op", omit
     region_rate: float = 0.0
     far_rate: float = 0.0
     origin_rate: float = 0.0
+    fetching: list[Fetching] = msgspec.field(default_factory=list)
 
 
 class Drop(msgspec.Struct, tag="drop", tag_field="op", omit_defaults=True):
@@ -255,6 +261,8 @@ class StoredModel(msgspec.Struct, omit_defaults=True):
     holds: int
     pinned: bool = False
     kept: bool = False
+    #: Since somebody held it last; None: not since the store was started.
+    held_ms_ago: float | None = None
 
 
 class IndexState(msgspec.Struct, omit_defaults=True):
@@ -285,6 +293,9 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     served_bytes: int = 0
     index: IndexState = msgspec.field(default_factory=IndexState)
     models: list[StoredModel] = msgspec.field(default_factory=list)
+    #: Files evicted since the start.
+    evictions: int = 0
+    fetching: list[Fetching] = msgspec.field(default_factory=list)
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=True):
@@ -381,6 +392,10 @@ Head = (
     | Announcement
     | Tree
     | TreeState
+    | Verify
+    | Verified
+    | Collect
+    | Collected
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

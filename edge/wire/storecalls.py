@@ -1,0 +1,64 @@
+"""What an operator asks of the weight store, in frames: read it again, tidy it, tell what is on its way.
+
+Part of the vocabulary of `edge.wire.calls`, which joins it with the rest.
+"""
+
+import msgspec
+
+
+class Fetching(msgspec.Struct, omit_defaults=True):
+    """A manifest whose blobs are on their way here: `done_bytes` are here of `total_bytes`.
+
+    `bytes_per_s` is what came over the network lately, 0 while that is not known; `sources` what came
+    from where, so far.
+    """
+
+    digest: str
+    done_bytes: int
+    total_bytes: int
+    bytes_per_s: float = 0.0
+    sources: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class Verify(msgspec.Struct, tag="verify", tag_field="op", omit_defaults=True):
+    """Read all blobs of a manifest on this disk again; a bad one is set aside and fetched anew.
+
+    Reply `Verified`. A blob that is not here is no damage.
+    """
+
+    digest: str
+    deadline_ms: float = 600_000.0
+
+
+class Verified(msgspec.Struct, tag="verified", tag_field="op", omit_defaults=True):
+    """Answer to `Verify`: blobs read, their bytes, digests of those that were bad, bytes fetched for them.
+
+    `problem` says why a bad one could not be fetched again; it is gone all the same.
+    """
+
+    blobs: int
+    read_bytes: int
+    bad: tuple[str, ...] = ()
+    moved_bytes: int = 0
+    problem: str = ""
+
+
+class Collect(msgspec.Struct, tag="collect", tag_field="op", omit_defaults=True):
+    """Let go of what no version of the catalogue, no pin and no hold needs. Reply `Collected`."""
+
+    dry_run: bool = False
+
+
+class Collected(msgspec.Struct, tag="collected", tag_field="op", omit_defaults=True):
+    """Answer to `Collect`: files that went, or with `dry_run` would, and their bytes.
+
+    `busy` are files that somebody uses. `unclaimed_bytes` are of blobs that no manifest here names;
+    they stay while this disk lacks a manifest of the catalogue, which might name them.
+    """
+
+    manifests: int = 0
+    blobs: int = 0
+    unfinished: int = 0
+    bytes: int = 0
+    busy: int = 0
+    unclaimed_bytes: int = 0
