@@ -20,9 +20,9 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
-from edge import clock
 from edge.config import Weights, size_bytes
 from edge.errors import EdgeError, Reason, Source
+from edge.weights import lending
 from edge.weights.appraisal import Appraiser
 from edge.weights.catalogue import Catalogues
 from edge.weights.disk import Disk
@@ -193,13 +193,10 @@ class App:
     # --- for the blob server
 
     def _lend(self, key: str) -> Lent | None:
-        if not self.hydrator.may_give(key):
-            return None
-        self.disk.ledger.pin(key)
-        return Lent(self.disk.store.root / key, self.disk.ledger.size_bytes(key))
+        return lending.lend(self.disk, key, self.hydrator.may_give)
 
-    def _take_back(self, key: str) -> None:
-        self.disk.ledger.unpin(key, clock.now_ms())
+    def _take_back(self, lent: Lent) -> None:
+        lending.take_back(self.disk, lent)
 
     async def _sweep(self) -> None:
         while True:

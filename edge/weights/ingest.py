@@ -13,12 +13,14 @@ import errno
 import os
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
 from edge.errors import EdgeError, Reason
+from edge.weights.growth import Growth
 from edge.weights.manifest import BlobFile
 
 _HEADER: Final = struct.Struct("<8sQQ")
@@ -37,10 +39,17 @@ def ingest_bytes(file: BlobFile) -> int:
 
 
 class Ingest:
-    """The files of one unfinished blob. `write` and `mark` may be called from several threads."""
+    """The files of one unfinished blob. `write`, `mark` and `lend` may be called from several threads.
 
-    def __init__(self, directory: Path, file: BlobFile) -> None:
+    `growth` is what of it may be given to others; `on_close` is called once, in the closing thread.
+    """
+
+    def __init__(
+        self, directory: Path, file: BlobFile, on_close: Callable[[], object] = lambda: None
+    ) -> None:
         self.file = file
+        self.growth = Growth(file.size_bytes, file.chunk_bytes)
+        self._on_close = on_close
         self.directory = directory
         self.data_path = directory / "data"
         self._lock = threading.Lock()
@@ -84,7 +93,13 @@ class Ingest:
 
     def missing(self) -> list[int]:
         """Chunks to fetch: those not claimed, and those that are not what the journal claims."""
-        return [index for index in range(len(self.file.chunks)) if not self._is_good(index)]
+        missing = []
+        for index in range(len(self.file.chunks)):
+            if self._is_good(index):
+                self.growth.add(index)
+            else:
+                missing.append(index)
+        return missing
 
     def _is_good(self, index: int) -> bool:
         if not self._claimed[index // 8] >> index % 8 & 1:
@@ -108,6 +123,7 @@ class Ingest:
                 view, at = view[written:], at + written
         except OSError as error:
             raise disk_error(error, f"write blob {self.file.blake3}") from error
+        self.growth.came(len(buffer))
 
     def mark(self, index: int) -> None:
         """The chunk was written and its digest was right."""
@@ -115,6 +131,14 @@ class Ingest:
             self._claimed[index // 8] |= 1 << index % 8
             byte = self._claimed[index // 8 : index // 8 + 1]
             os.pwrite(self._journal_fd, byte, _HEADER.size + index // 8)
+        self.growth.add(index)
+
+    def lend(self) -> int:
+        """The data file, opened once more; who reads from it closes it. OSError if this is closed."""
+        with self._lock:
+            if self.growth.over:
+                raise OSError(errno.EBADF, "the blob is not fetched any more")
+            return os.dup(self.fd)
 
     def digest(self) -> str:
         """BLAKE3 of the whole file as it lies there (page cache: 0.03 s for 200 MB)."""
@@ -130,8 +154,11 @@ class Ingest:
 
     def close(self) -> None:
         """Close both files; what they hold stays for the next attempt."""
-        os.close(self.fd)
-        os.close(self._journal_fd)
+        with self._lock:
+            self.growth.end()
+            os.close(self.fd)
+            os.close(self._journal_fd)
+        self._on_close()
 
 
 def file_digest(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 from edge import clock
 from edge.config import host_port
 from edge.errors import EdgeError, Reason, Source
+from edge.weights.sources import NotYetError
 
 CONNECT_TIMEOUT_S: Final = 2.0
 #: No byte for this long and the range has failed.
@@ -32,15 +33,21 @@ PIECE_MS: Final = 250.0
 IDLE_MS: Final = 10_000.0
 MAX_IDLE: Final = 8
 MAX_PEERS: Final = 256
+#: The status of an answer that says: come back for that part.
+NOT_YET: Final = 409
 _NODE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class PeerError(EdgeError):
-    """LINK_LOST: this node can't give it; `lasting`: it does not have it, don't ask it again."""
+    """LINK_LOST: this node can't give it; `lasting`: it does not have it, don't ask it again.
 
-    def __init__(self, message: str, *, lasting: bool = False) -> None:
+    `answered` is its status, 0 if there was none.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = False, answered: int = 0) -> None:
         super().__init__(Reason.LINK_LOST, message, source=Source.UPSTREAM, retryable=True, retry_after_s=2)
         self.lasting = lasting
+        self.answered = answered
 
 
 class _Timed(io.RawIOBase):
@@ -116,7 +123,10 @@ class Peer:
         self._idle: list[_Idle] = []
 
     def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[memoryview]:
-        """Bytes `start` up to `end`; each buffer is good until the next one. Raises PeerError."""
+        """Bytes `start` up to `end`; each buffer is good until the next one.
+
+        Raises PeerError, or NotYetError for a part that the node is still to fetch itself.
+        """
         headers = {"Range": f"bytes={start}-{end - 1}"}
         connection, response = self._ask(path, headers)
         whole = False
@@ -173,9 +183,13 @@ class Peer:
         raise PeerError(f"{self.node} was not asked for {path}")
 
     def _check_status(self, path: str, status: int, wanted: int) -> None:
+        if status == NOT_YET:
+            raise NotYetError(f"{self.node} has not come to that part of {path}")
         if status != wanted:
             raise PeerError(
-                f"{self.node} answered {path} with {status}, not {wanted}", lasting=status not in (429, 503)
+                f"{self.node} answered {path} with {status}, not {wanted}",
+                lasting=status not in (429, 503),
+                answered=status,
             )
 
     def _body(self, path: str, response: _Response, wanted: int) -> Iterator[memoryview]:

@@ -1,10 +1,13 @@
 """Give blobs and manifests to other nodes: HTTPS, certificates of the fleet on both sides.
 
     GET | HEAD /blobs/<digest>   one Range, ETag = digest; /manifests/<digest>.json whole
+    GET /blobs/<digest>/chunks[?beyond=N]   edge.weights.growth.Told; of a blob that is on its way
+                                            with up to N chunks, when it has more, or after a moment
 
 Runs in a thread with a loop of its own, so that gigabytes under way delay no frames. What may be
 given is the store owner's decision: each answer borrows the file from it and returns it, and a
-file that is lent is not evicted. Never gives an unfinished or unverified file, and never writes.
+file that is lent is not evicted. Of a blob on its way in, a range is given if all of its chunks
+were found right (206), else 409 says to come back. Never gives a byte in doubt, and never writes.
 """
 
 import asyncio
@@ -21,9 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import uvloop
 from aiohttp import web
 
+from edge.weights.growth import Growth, Told
 from edge.weights.layout import blob_key, manifest_key
 from edge.weights.manifest import DIGEST
 
@@ -36,23 +41,30 @@ WRITE_TIMEOUT_S: Final = 10.0
 PIECE_BYTES: Final = 256 * 1024
 READ_THREADS: Final = 4
 STOP_WAIT_S: Final = 2.0
+#: How long an answer waits for one more chunk, and how often it looks.
+CHUNKS_WAIT_S: Final = 0.5
+CHUNKS_TICK_S: Final = 0.01
+_COUNT: Final = re.compile(r"[0-9]{0,9}")
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{1,15})?|-([0-9]{1,15}))")
 
 log = logging.getLogger(__name__)
 
 
 class Lent(NamedTuple):
-    """A file that stays where it is until it is returned."""
+    """A file that stays until it is returned. One with `growth` is unfinished, may be renamed: read `fd`."""
 
+    key: str
     path: Path
     size_bytes: int
+    growth: Growth | None = None
+    fd: int = -1
 
 
 class Lender(NamedTuple):
-    """The store's owner: both are called in its own event loop, with a key of the store."""
+    """The store's owner: both are called in its own event loop, `lend` with a key of the store."""
 
     lend: Callable[[str], Lent | None]
-    take_back: Callable[[str], None]
+    take_back: Callable[[Lent], None]
 
 
 def span(text: str, size_bytes: int) -> tuple[int, int] | None:
@@ -115,6 +127,7 @@ class BlobServer:
     async def _serve(self) -> None:
         app = web.Application()
         app.router.add_get("/blobs/{digest}", self._blob)
+        app.router.add_get("/blobs/{digest}/chunks", self._chunks, allow_head=False)
         app.router.add_get("/manifests/{digest}.json", self._manifest)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_IDLE_S, shutdown_timeout=0.1)
         await runner.setup()
@@ -147,6 +160,20 @@ class BlobServer:
         digest = request.match_info["digest"]
         return await self._answer(request, digest, manifest_key(digest), None)
 
+    async def _chunks(self, request: web.Request) -> web.StreamResponse:
+        digest, beyond = request.match_info["digest"], request.query.get("beyond", "")
+        if DIGEST.fullmatch(digest) is None or _COUNT.fullmatch(beyond) is None:
+            return _refusal(404, "no digest, or no count")
+        async with self._borrowed(blob_key(digest)) as lent:
+            if lent is None:
+                return _refusal(404, "not here")
+            if lent.growth is None:
+                told = Told(lent.size_bytes)
+            else:
+                await _until_grown(lent.growth, int(beyond or -1))
+                told = lent.growth.told()
+        return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+
     async def _answer(
         self, request: web.Request, digest: str, key: str, wanted: str | None
     ) -> web.StreamResponse:
@@ -171,6 +198,8 @@ class BlobServer:
         if part is None:
             return _refusal(416, "one range within the blob", {"Content-Range": f"bytes */{size_bytes}"})
         start, end = part
+        if lent.growth is not None and not lent.growth.covers(start, end):
+            return _refusal(409, "that part is not here yet", {"Retry-After": "1"})
         headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if wanted is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size_bytes}"
@@ -180,7 +209,7 @@ class BlobServer:
         try:
             await response.prepare(request)
             if request.method == "GET":
-                await self._copy(lent.path, start, end, response)
+                await self._copy(lent, start, end, response)
             await response.write_eof()
         except (OSError, TimeoutError) as error:
             # The reader left or does not read, or the file is not what the store says: the promised
@@ -190,23 +219,24 @@ class BlobServer:
                 request.transport.abort()
         return response
 
-    async def _copy(self, path: Path, start: int, end: int, response: web.StreamResponse) -> None:
+    async def _copy(self, lent: Lent, start: int, end: int, response: web.StreamResponse) -> None:
         def opened() -> int:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return os.open(lent.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
         run = self._loop.run_in_executor
-        fd = await run(self._readers, opened)
+        fd = lent.fd if lent.growth is not None else await run(self._readers, opened)
         try:
             while start < end:
                 piece = await run(self._readers, os.pread, fd, min(PIECE_BYTES, end - start), start)
                 if not piece:
-                    raise OSError(f"{path} is shorter than the store says")
+                    raise OSError(f"{lent.path} is shorter than the store says")
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await response.write(piece)
                 start += len(piece)
                 self.served_bytes += len(piece)
         finally:
-            os.close(fd)
+            if lent.growth is None:
+                os.close(fd)
 
     @contextlib.asynccontextmanager
     async def _borrowed(self, key: str) -> AsyncIterator[Lent | None]:
@@ -220,9 +250,9 @@ class BlobServer:
                 lent.set_exception(error)
 
         def take_back(done: "concurrent.futures.Future[Lent | None]") -> None:
-            if done.exception() is None and done.result() is not None:
+            if done.exception() is None and (given := done.result()) is not None:
                 with contextlib.suppress(RuntimeError):
-                    self._home.call_soon_threadsafe(self._lender.take_back, key)
+                    self._home.call_soon_threadsafe(self._lender.take_back, given)
 
         self._home.call_soon_threadsafe(lend)
         try:
@@ -230,6 +260,13 @@ class BlobServer:
         finally:
             # Also when this answer was cancelled before the store had decided.
             lent.add_done_callback(take_back)
+
+
+async def _until_grown(growth: Growth, beyond: int) -> None:
+    for _ in range(round(CHUNKS_WAIT_S / CHUNKS_TICK_S)):
+        if growth.count > beyond or growth.over:
+            return
+        await asyncio.sleep(CHUNKS_TICK_S)
 
 
 class _Refusal(asyncio.Protocol):

@@ -69,6 +69,8 @@ class Store:
         self._root_fd = -1
         self._lingering: dict[str, int] = {}
         self._evictions = 0
+        #: Blobs on their way in, by digest.
+        self.ingests: dict[str, Ingest] = {}
 
     # --- start and end
 
@@ -246,12 +248,14 @@ class Store:
         """Begin or go on with a blob. Raises EdgeError(NO_SPACE): then nothing of it is left."""
         directory = self.root / "ingest" / file.blake3
         try:
-            return Ingest(directory, file)
+            ingest = Ingest(directory, file, lambda: self.ingests.pop(file.blake3, None))
         except EdgeError:
             self._discard(directory)
             raise
         except OSError as error:
             raise disk_error(error, f"begin blob {file.blake3}") from error
+        self.ingests[file.blake3] = ingest
+        return ingest
 
     def commit(self, ingest: Ingest) -> None:
         """A blob is whole and right: durable first, then under its name."""
