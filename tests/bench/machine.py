@@ -27,6 +27,14 @@ def tree_cpu_s(root: int) -> float:
     return sum(seconds for pid, seconds in used.items() if _descends(pid, root, parents))
 
 
+def anonymous_bytes(pid: int) -> int:
+    """Private memory of a process that is no file's."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no memory any more")
+
+
 def _descends(pid: int, root: int, parents: dict[int, int]) -> bool:
     while pid != root:
         if pid not in parents:

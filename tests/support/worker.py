@@ -32,7 +32,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class Process:
     """One worker; `parent` is the parent's end of its socket, whose end it must notice."""
 
-    def __init__(self, folder: Path, config: Worker, *, program: str = _START) -> None:
+    def __init__(
+        self, folder: Path, config: Worker, *, program: str = _START, blobs: Path | None = None
+    ) -> None:
+        """Socket and log lie in `folder`, and the blobs too unless they are elsewhere."""
         self.folder = folder
         self.path = str(folder / "worker.sock")
         self.log = folder / "worker.log"
@@ -43,7 +46,7 @@ class Process:
         boot = WorkerBoot(
             index=0,
             worker=config,
-            blobs_dir=str(folder),
+            blobs_dir=str(blobs or folder),
             listen_fd=listener.fileno(),
             parent_fd=child.fileno(),
             max_body_bytes=16 * 1024 * 1024,
