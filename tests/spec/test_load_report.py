@@ -14,12 +14,12 @@ def points(size: int, *rounds: tuple[float, float, int]) -> list[Point]:
     return made
 
 
-GOOD = points(LARGE, (0.1, 1.0, 5_000_000), (0.3, 1.5, 10_000_000), (0.2, 2.0, 0))
+GOOD = points(LARGE, (0.125, 1.0, 5_000_000), (0.25, 1.0, 10_000_000), (0.25, 2.0, 0))
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    assert ratio(GOOD, LARGE) == (0.1, 0.2, 0.1)
-    assert ratio(GOOD[:3], LARGE) == (0.1,), "a round that has one way only compares nothing"
+    assert ratio(GOOD, LARGE) == (0.125, 0.25, 0.125)
+    assert ratio(GOOD[:3], LARGE) == (0.125,), "a round that has one way only compares nothing"
     assert shares(GOOD, LARGE, "private_bytes") == (0.01, 0.02, 0.0)
 
 
@@ -36,6 +36,6 @@ def test_nothing_is_promised_of_a_small_model() -> None:
 def test_the_text_says_what_was_wanted() -> None:
     shown = text([*GOOD, *points(SMALL, (1.0, 1.0, 0))], {"cores": 2})
     assert "cores: 2" in shown
-    assert "| worker / default, to first answer | 500 | 0.100 (0.100-0.200) | <= 0.20: met |" in shown
+    assert "| worker / default, to first answer | 500 | 0.125 (0.125-0.250) | <= 0.20: met |" in shown
     assert "| worker / default, to first answer | 50 | 1.000 (1.000-1.000) | - |" in shown
     assert document(GOOD, {})["points"][0]["way"] == "worker"
