@@ -162,7 +162,8 @@ class Weights(Struct, frozen=True, kw_only=True):
     disk_bytes: str = "20GiB"
     host_bytes: str = "4GiB"
     catalogue_poll_ms: int = 2_000
-    fetch_parallel: int = 4
+    #: At most so many ranges of one fetch at a time; it starts with 4, and with more where they gain.
+    fetch_parallel: int = 16
     fetch_timeout_ms: int = 60_000
     #: A fetch that moves fewer bytes than this per second is given up.
     min_bytes_per_s: int = 65_536

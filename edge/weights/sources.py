@@ -7,7 +7,7 @@ first; among equals the one that is expected to be done soonest, by what was mea
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -35,10 +35,10 @@ MAX_PENALTY_MS: Final = 60_000.0
 WRONG_BYTES: Final = 4
 #: Names come from other nodes: so many are remembered, the oldest is forgotten.
 MAX_SITES: Final = 1_024
-#: A source this much slower than another one of its class is left for that one, in mid-chunk.
-LAGS: Final = 8.0
 #: For how long the last rate of a class is believed as it was measured.
-BELIEVED_MS: Final = 30_000.0
+BELIEVED_MS: Final = 10_000.0
+#: The best of so many fetches is all that is hoped for; of fewer, what is believed of the unmeasured.
+ESTABLISHED: Final = 3
 #: After so long without a fetch nothing is known of a class.
 FORGOTTEN_MS: Final = 600_000.0
 
@@ -56,12 +56,16 @@ ORIGIN: Final = Site(Kind.ORIGIN, "origin", 300.0)
 
 
 class NotYetError(EdgeError):
-    """LINK_LOST: a source that still downloads has not come to this chunk. It has not failed."""
+    """LINK_LOST: a source that still downloads has not come to this chunk. It has not failed.
+
+    `here_bytes`, if it tells, is what it has of the blob by now: while that grows it is worth waiting for.
+    """
 
     not_yet = True
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, here_bytes: int = 0) -> None:
         super().__init__(Reason.LINK_LOST, message, source=Source.UPSTREAM, retryable=True, retry_after_s=1)
+        self.here_bytes = here_bytes
 
 
 class Speed(NamedTuple):
@@ -73,27 +77,31 @@ class Speed(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """What is known of whole fetches from one class: as last measured `at_ms`, and the best ever."""
+    """What is known of whole fetches from one class: as last measured `at_ms`, and the best of `fetches`."""
 
     bytes_per_ms: float = 0.0
     best_bytes_per_ms: float = 0.0
     at_ms: float = 0.0
+    fetches: int = 0
 
     def after(self, measured: Speed, now_ms: float) -> "Rate":
         """With one more measurement in it."""
-        return Rate(measured.bytes_per_ms, max(self.best_bytes_per_ms, measured.bytes_per_ms), now_ms)
+        best = max(self.best_bytes_per_ms, measured.bytes_per_ms)
+        return Rate(measured.bytes_per_ms, best, now_ms, self.fetches + 1)
 
-    def believed(self, now_ms: float) -> float:
+    def believed(self, now_ms: float, prior: float) -> float:
         """Bytes per ms to reckon with; 0 for unknown.
 
         Whoever is expected to be slow is not asked, and would be slow for ever: so a rate below the best
-        of its class doubles with each BELIEVED_MS that nobody tried it.
+        of its class, or below `prior` before it is ESTABLISHED, doubles with each BELIEVED_MS that
+        nobody tried it.
         """
         age_ms = now_ms - self.at_ms
         if age_ms >= FORGOTTEN_MS:
             return 0.0
         doubled = math.ldexp(self.bytes_per_ms, int(max(0.0, age_ms) // BELIEVED_MS))
-        return min(doubled, self.best_bytes_per_ms)
+        best = self.best_bytes_per_ms
+        return min(doubled, best if self.fetches >= ESTABLISHED else max(best, prior))
 
 
 @dataclass
@@ -105,6 +113,10 @@ class Moved:
     def plus(self, other: "Moved") -> "Moved":
         """The sum, as a new one."""
         return Moved({kind: self.by[kind] + other.by[kind] for kind in Kind})
+
+    def since(self, before: "Moved") -> "Moved":
+        """What came after `before`, as a new one."""
+        return Moved({kind: self.by[kind] - before.by[kind] for kind in Kind})
 
     @property
     def total_bytes(self) -> int:
@@ -159,7 +171,7 @@ class Speeds:
 
     def rate(self, kind: Kind, now_ms: float) -> float:
         """Bytes per ms to reckon with for a whole fetch from this class; 0 for unknown."""
-        return self._kinds.get(kind, Rate()).believed(now_ms)
+        return self._kinds.get(kind, Rate()).believed(now_ms, PRIOR[kind])
 
     def delivered(self, site: Site, moved_bytes: int, took_ms: float) -> None:
         """A site delivered this much, right, in so long."""
@@ -179,23 +191,33 @@ class Speeds:
                     self._kinds[kind] = known.after(measured, now_ms)
 
     def ranked(
-        self, sites: Iterable[Site], wanted_bytes: int, busy: Mapping[Site, int], now_ms: float
+        self,
+        sites: Iterable[Site],
+        wanted_bytes: int,
+        busy: Mapping[Site, Sequence[float]],
+        now_ms: float,
     ) -> tuple[Site, ...]:
-        """Whom to ask first. `busy` counts what is under way at each site, so that equals share."""
+        """Whom to ask first. `busy` has when what is under way at each site began, so that equals share.
 
-        def order(site: Site) -> tuple[bool, float, bool, float, str]:
-            speed = self.of(site)
+        Who was never measured is tried with one range before others that were; and a range that takes
+        longer than was expected is believed rather than what was.
+        """
+
+        def order(site: Site) -> tuple[bool, float, bool, bool, float, str]:
+            speed, began = self.of(site), busy.get(site, ())
             shunned = speed.shunned_until_ms > now_ms
-            done_ms = expected_ms(site, speed, wanted_bytes) * (1 + busy.get(site, 0))
             until_ms = speed.shunned_until_ms if shunned else 0.0
-            return shunned, until_ms, site.kind is not Kind.REGION, done_ms, site.name
+            on_trial = bool(began) and not speed.bytes_per_ms
+            oldest_ms = now_ms - min(began, default=now_ms)
+            done_ms = max(expected_ms(site, speed, wanted_bytes), oldest_ms) * (1 + len(began))
+            return shunned, until_ms, site.kind is not Kind.REGION, on_trial, done_ms, site.name
 
         return tuple(sorted(sites, key=order))
 
-    def floor(self, site: Site, others: Iterable[Site], least_bytes_per_ms: float) -> float:
-        """The rate in bytes per ms below which `site` is left for one of `others` in mid-chunk."""
-        rivals = [self.of(other).bytes_per_ms for other in others if other.kind is site.kind]
-        return max([least_bytes_per_ms, *(rate / LAGS for rate in rivals)])
+    def lost(self, site: Site, moved_bytes: int, took_ms: float) -> None:
+        """Another was faster with the same chunk. What was measured counts; nothing is forgiven."""
+        known = self.of(site)
+        self._put(site, known._replace(bytes_per_ms=after_delivery(known, moved_bytes, took_ms).bytes_per_ms))
 
     def _put(self, site: Site, speed: Speed) -> None:
         key = site.kind, site.name
