@@ -1,4 +1,4 @@
-"""A worker process over its socket: answers, batches, isolates, ends what nobody waits for, gives memory back."""
+"""A worker process over its socket: answers, batches, isolates, ends what nobody waits for."""
 
 import asyncio
 import gzip
@@ -292,28 +292,6 @@ async def test_a_call_that_is_not_for_workers_is_refused_alone(client):
     error = await failure(client.link.request(calls.Ensure("0" * 64), timeout_s=5))
     assert error.reason is Reason.PROTOCOL
     assert await client.state()
-
-
-async def test_prepacked_weights_are_counted_and_their_memory_is_given_back(own):
-    model = tiny.heavy(own.folder, side=4096)  # 64 MiB
-    async with connected(own) as client:
-        await client.load(model)
-        mapped_bytes = own.anonymous_bytes()
-        asks = (client.infer(model, [0.5] * 4096, [0.25] * 4096) for _ in range(2))
-        first, _ = await asyncio.gather(*asks)
-
-        async def prepacked():
-            return (await client.state()).used_bytes >= 2 * 64 * MIB
-
-        await wait_until(prepacked, within_s=10)
-        await wait_until(lambda: "prepacked" in own.log.read_text(), within_s=10)
-        packed_bytes = own.anonymous_bytes()
-        assert packed_bytes - mapped_bytes > 48 * MIB, "prepacking copies the weights"
-        again = await client.infer(model, [0.5] * 4096, [0.25] * 4096)
-        np.testing.assert_allclose(again.outputs["y"], first.outputs["y"], rtol=1e-3, atol=1e-3)
-        await client.unload(model)
-        assert packed_bytes - own.anonymous_bytes() > 48 * MIB
-        assert (await client.state()).used_bytes == 0
 
 
 async def test_the_parent_hears_a_heartbeat(own):
