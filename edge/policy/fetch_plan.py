@@ -28,8 +28,9 @@ SLOW: Final = 0.25
 #: ... or after so many times what a chunk takes, if another of its class or nearer can be asked instead.
 PATIENCE: Final = 4.0
 LEAST_PATIENCE_MS: Final = 300.0
-#: Late against what was expected of its source: from here on only what was seen counts.
+#: Later than expected by this factor, and by more than a hiccup of the machine: now what was seen counts.
 ON_TIME: Final = 1.5
+HICCUP_MS: Final = 50.0
 #: Second copies that run at a time in one fetch; each is held in memory until it is whole.
 HEDGES: Final = 4
 
@@ -143,7 +144,7 @@ def is_late(copy: Copy, rates: Sequence[float], least: float, *, nearer: bool) -
 
 def left_ms(copy: Copy) -> float:
     """How long the rest will take: as believed while on time, then as seen; infinite if nothing came."""
-    if copy.age_ms <= ON_TIME * copy.expected_ms:
+    if copy.age_ms <= ON_TIME * copy.expected_ms + HICCUP_MS:
         return max(0.0, copy.expected_ms - copy.age_ms)
     if not copy.got_bytes:
         return float("inf")
