@@ -37,6 +37,7 @@ from edge.proxy.ledger import Ledger
 from edge.proxy.mesh import MeshCalls
 from edge.proxy.modelacts import ModelActs
 from edge.proxy.models import Models
+from edge.proxy.objects import Objects
 from edge.proxy.operate import Operate
 from edge.proxy.repository import Repository
 from edge.proxy.slots import Slots
@@ -109,7 +110,8 @@ class Parts:
         self.models = Models(self.store)
         self.inventory = Inventory(self.store, on_change=self._inventory_changed)
         self.peers = self._make_peers()
-        self.upstream = Upstream(self.fleet, self.peers.peers if self.peers else {})
+        objects = Objects(self.store, config.public.limits.max_body_bytes)
+        self.upstream = Upstream(self.fleet, self.peers.peers if self.peers else {}, objects)
         self.ledger = Ledger()
         self.ring = Ring()
         self.keys = Keys(boot.keys_text, config.public)

@@ -14,9 +14,11 @@ from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.peers import Peer
 from edge.fleet.snapshot import Fleet
+from edge.oip.objects import names_in
 from edge.policy.facts import Ask, Tier
 from edge.policy.route import Chosen
 from edge.policy.score import FIRST_FLIGHT_BYTES
+from edge.proxy.objects import Asked, Objects
 from edge.proxy.worker import LocalWorker
 from edge.wire import calls
 from edge.wire.dial import Dialer
@@ -54,10 +56,11 @@ class RequestBody:
 class Upstream:
     """Workers of this node by endpoint name, and the other nodes of the fleet."""
 
-    def __init__(self, fleet: Fleet, peers: Mapping[str, Peer]) -> None:
+    def __init__(self, fleet: Fleet, peers: Mapping[str, Peer], objects: Objects) -> None:
         self.workers: dict[str, LocalWorker] = {}
         self._fleet = fleet
         self._peers = peers
+        self._objects = objects
 
     async def exchange(
         self, chosen: Chosen, ask: Ask, call: calls.Infer, body: RequestBody, *, deadline_ms: float
@@ -91,18 +94,26 @@ class Upstream:
         residency, hydrate_ms, outside_bytes = "device", 0.0, 0
         far = () if call.digest in worker.endpoint.models else self._fleet.far_sources(call.digest)
         model = worker.claim(call.digest, call.model, far)
+        objects: Asked | None = None
         try:
+            if names := _names(call, body):
+                # Beside a load of the model, which has begun.
+                objects = await self._objects.ask(names, deadline_ms)
             if model.loading is not None:
                 residency, hydrate_ms, outside_bytes = await worker.ensure(model, deadline_ms)
                 deadline_ms -= hydrate_ms
             # Time spent waiting at the door is not given back to the worker.
-            local = msgspec.structs.replace(call, deadline_ms=deadline_ms)
+            told = objects.told if objects is not None else ()
+            local = msgspec.structs.replace(call, deadline_ms=deadline_ms, objects=told)
             with worker.upload(body.repeatable):
                 reply = await _send(worker.dialer, local, body, deadline_ms)
             inferred = _inferred(reply, worker.name)
             if hydrate_ms:
                 inferred.hydrate_ms, inferred.residency = hydrate_ms, residency
                 inferred.weights_bytes = outside_bytes
+            if objects is not None:
+                inferred.hydrate_ms += objects.waited_ms
+                inferred.weights_bytes += objects.outside_bytes
         except EdgeError as error:
             if error.reason is Reason.LINK_LOST and not error.retryable:
                 raise EdgeError(
@@ -116,6 +127,8 @@ class Upstream:
             raise
         finally:
             worker.unclaim(model)
+            if objects is not None:
+                objects.give_back()
         return inferred, reply
 
     async def _at_peer(
@@ -168,6 +181,13 @@ def _send(dialer: Dialer, call: calls.Infer, body: RequestBody, left_ms: float) 
     if body.held is not None and len(body.held) <= SHARED_BODY_BYTES:
         return dialer.shared().request(call, body.held, timeout_s=timeout_s)
     return _alone(dialer, call, body, timeout_s)
+
+
+def _names(call: calls.Infer, body: RequestBody) -> tuple[str, ...]:
+    """Objects that the request may name. One that is sent only as it is taken names none."""
+    if body.held is None or call.content_encoding:
+        return ()
+    return names_in(body.held, call.protocol, call.content_type, call.oip_json_bytes)
 
 
 async def _alone(dialer: Dialer, call: calls.Infer, body: RequestBody, timeout_s: float) -> Reply:

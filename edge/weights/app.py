@@ -34,6 +34,7 @@ from edge.weights.index import Index
 from edge.weights.keeper import Holder, Keeper
 from edge.weights.layout import Found
 from edge.weights.manifests import Manifests
+from edge.weights.objects import Objects
 from edge.weights.origin import Origin
 from edge.weights.peersource import Peers
 from edge.weights.regional import Regional
@@ -129,6 +130,7 @@ class App:
             self._halt,
         )
         self.keeper = Keeper(self.hydrator, size_bytes(config.host_bytes))
+        self.objects = Objects(self.hydrator, origin, self.flights)
         self.catalogues = Catalogues(self.disk, origin, self._small_threads)
         self.floors = Floors(
             self.hydrator,
@@ -177,6 +179,7 @@ class App:
 
     def _begin(self, found: Found) -> None:
         self.hydrator.begin(found)
+        self.objects.begin()
         self.catalogues.begin(found.catalogue)
         self.floors.begin(found)
 
@@ -226,6 +229,7 @@ class App:
                 link.transport.abort()
         for pool in (self._small_threads, self._fetch_threads):
             pool.shutdown(wait=False, cancel_futures=True)
+        self.objects.close()
         if at_rest:
             self._disk_threads.shutdown()
         else:
@@ -245,6 +249,7 @@ class App:
         def closed(link: Link) -> None:
             self._links.discard(link)
             self.keeper.drop(holder)
+            self.objects.drop(holder)
             if not self._links:
                 self._deserted.set()
 
@@ -285,7 +290,10 @@ class App:
             case calls.Verify() | calls.Collect():
                 tidying = self._group.create_task(self._serve(call, holder))
                 call.on_cancel = lambda: _cancel(tidying)
-            case calls.Ensure() | calls.GetManifest() | calls.Drop() | calls.Pin():
+            case calls.ReleaseObjects(digests):
+                self.objects.release(digests, holder)
+                call.reply(calls.Done())
+            case calls.EnsureObjects() | calls.Ensure() | calls.GetManifest() | calls.Drop() | calls.Pin():
                 task = self._group.create_task(self._serve(call, holder))
                 call.on_cancel = lambda: _cancel(task)
             case other:
@@ -302,6 +310,8 @@ class App:
             match call.head:
                 case calls.Ensure(digest, deadline_ms, hold, far):
                     head, raw = await self.keeper.ensure(digest, deadline_ms, holder if hold else None, far)
+                case calls.EnsureObjects(names, max_bytes, deadline_ms):
+                    head = await self.objects.ensure(names, max_bytes, deadline_ms, holder)
                 case calls.GetManifest(digest, deadline_ms):
                     raw = await self.keeper.manifest(digest, deadline_ms)
                 case calls.Drop(digest):

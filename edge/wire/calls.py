@@ -16,6 +16,10 @@ from edge.wire.failures import UpstreamError as UpstreamError
 from edge.wire.failures import decode_failure as decode_failure
 from edge.wire.failures import encode_failure as encode_failure
 from edge.wire.failures import sane_pulse as sane_pulse
+from edge.wire.objectcalls import EnsuredObjects as EnsuredObjects
+from edge.wire.objectcalls import EnsureObjects as EnsureObjects
+from edge.wire.objectcalls import ObjectHere as ObjectHere
+from edge.wire.objectcalls import ReleaseObjects as ReleaseObjects
 from edge.wire.storecalls import Collect as Collect
 from edge.wire.storecalls import Collected as Collected
 from edge.wire.storecalls import Fetching as Fetching
@@ -41,6 +45,8 @@ class Infer(msgspec.Struct, tag="infer", tag_field="op", omit_defaults=True):
     worker: str = ""
     cold: str = "far"
     traceparent: str = ""
+    #: Filled in by the proxy beside the worker, whatever came from elsewhere.
+    objects: tuple[ObjectHere, ...] = ()
 
 
 class Inferred(msgspec.Struct, tag="inferred", tag_field="op", omit_defaults=True):
@@ -61,7 +67,7 @@ class Inferred(msgspec.Struct, tag="inferred", tag_field="op", omit_defaults=Tru
     lead: bool = True
     residency: str = "device"
     served_by: str = ""
-    #: Weight bytes that came from another region, or the origin, for this request.
+    #: Bytes of weights and objects that came from another region, or the origin, for this request.
     weights_bytes: int = 0
     pulse: Pulse | None = None
 
@@ -385,6 +391,9 @@ Head = (
     | Ensure
     | Ensured
     | Release
+    | EnsureObjects
+    | EnsuredObjects
+    | ReleaseObjects
     | WeightsState
     | Heartbeat
     | Withdraw

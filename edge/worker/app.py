@@ -23,6 +23,7 @@ import uvloop
 from edge import clock
 from edge.config import Worker, size_bytes
 from edge.errors import EdgeError, Reason, Source
+from edge.oip.objects import none_here
 from edge.weights import manifest
 from edge.wire import calls
 from edge.wire.exchange import Incoming
@@ -30,6 +31,7 @@ from edge.wire.link import Link
 from edge.worker import codec
 from edge.worker.engine import Device
 from edge.worker.execution import Job
+from edge.worker.objects import reader
 from edge.worker.resident import Resident, Residents
 from edge.worker.scheduler import INLINE_MS, Scheduler
 from edge.worker.tasks import Work
@@ -179,7 +181,8 @@ class App:
         head = incoming.head
         if isinstance(head, calls.Infer):
             arrived_ms = clock.now_ms()
-            if incoming.rest is None and len(incoming.body) <= LOOP_CODEC_BYTES and not head.content_encoding:
+            small = incoming.rest is None and len(incoming.body) <= LOOP_CODEC_BYTES
+            if small and not head.content_encoding and not head.objects:
                 self._infer(incoming, head, arrived_ms)
             else:
                 self._spawn(incoming, self._infer_large(incoming, head, arrived_ms))
@@ -250,7 +253,9 @@ class App:
         return resident
 
     def _read(self, head: calls.Infer, body: bytes, resident: Resident) -> codec.Request:
-        return codec.read(head, body, resident.manifest, max_body_bytes=self._boot.max_body_bytes)
+        limit = self._boot.max_body_bytes
+        read_object = reader(head.objects, Path(self._boot.blobs_dir), limit) if head.objects else none_here
+        return codec.read(head, body, resident.manifest, max_body_bytes=limit, read_object=read_object)
 
     def _submit(self, asked: _Asked) -> None:
         resident = asked.resident

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from edge.errors import EdgeError, Reason, Source, bad_input
 from edge.oip.coding import deflate_for, inflate
 from edge.oip.datatypes import NamedArray
+from edge.oip.objects import Reader, none_here
 from edge.oip.request import InferRequest, decode_infer
 from edge.oip.response import encode_infer
 from edge.oip.run import RunRequest, decode_run, encode_run
@@ -19,8 +20,15 @@ from edge.wire import calls
 Request = InferRequest | RunRequest
 
 
-def read(head: calls.Infer, body: bytes, manifest: Manifest, *, max_body_bytes: int) -> Request:
-    """The request in `body`. Raises EdgeError: BAD_INPUT, TOO_LARGE or BAD_MEDIA_TYPE."""
+def read(
+    head: calls.Infer,
+    body: bytes,
+    manifest: Manifest,
+    *,
+    max_body_bytes: int,
+    read_object: Reader = none_here,
+) -> Request:
+    """The request in `body`. Raises EdgeError: BAD_INPUT, TOO_LARGE, BAD_MEDIA_TYPE, or an object's."""
     if head.content_encoding:
         body = inflate(body, head.content_encoding, max_bytes=max_body_bytes)
     if head.protocol == "oip":
@@ -31,6 +39,7 @@ def read(head: calls.Infer, body: bytes, manifest: Manifest, *, max_body_bytes: 
             outputs=manifest.outputs,
             max_batch=manifest.max_batch,
             batch_axis=manifest.batch_axis,
+            read_object=read_object,
         )
     if head.protocol == "run":
         return decode_run(
@@ -40,6 +49,7 @@ def read(head: calls.Infer, body: bytes, manifest: Manifest, *, max_body_bytes: 
             inputs=manifest.inputs,
             max_batch=manifest.max_batch,
             batch_axis=manifest.batch_axis,
+            read_object=read_object,
         )
     raise bad_input(f"protocol {head.protocol[:40]!r} is unknown; this worker speaks oip and run")
 
