@@ -16,8 +16,10 @@ from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.budget import Shelf
 from edge.weights.disk import Disk
+from edge.weights.errand import Errand, Feeds
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.flights import Failures, Flights, Work, landed
+from edge.weights.growth import Growth
 from edge.weights.ingest import ingest_bytes
 from edge.weights.layout import Found, blob_key, ingest_key, manifest_key
 from edge.weights.manifest import BlobFile
@@ -241,8 +243,8 @@ class Hydrator:
         self.under_way.begin(file, meter, clock.now_ms())
         self.fetches += 1
         try:
-            async with self._regional.turn(file.blake3):
-                await self._fetch_now(file, far, meter)
+            async with self._regional.errand(file, far, lambda: self._growth(file.blake3)) as errand:
+                await self._until_here(file, errand, meter)
                 self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 ledger.drop(key)
@@ -260,8 +262,24 @@ class Hydrator:
             ledger.unpin(key, clock.now_ms())
         return meter.moved
 
-    async def _fetch_now(self, file: BlobFile, far: Far, meter: Meter) -> None:
-        _, feeds = self._regional.sources(file.blake3, far)
+    def _growth(self, digest: str) -> Growth | None:
+        ingest = self.disk.store.ingests.get(digest)
+        return ingest.growth if ingest is not None else None
+
+    async def _until_here(self, file: BlobFile, errand: Errand, meter: Meter) -> None:
+        """One attempt after another while this node follows others; what came stays for the next one."""
+        while True:
+            was_outside = await errand.may_begin()
+            try:
+                await self._fetch_now(file, errand.feeds, meter)
+            except EdgeError as error:
+                if self._stop.is_set() or not await errand.tries_on(error, was_outside=was_outside):
+                    raise
+                log.info("%s: trying on: %s", file.blake3, error.message)
+            else:
+                return
+
+    async def _fetch_now(self, file: BlobFile, feeds: Feeds, meter: Meter) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
             self._threads,

@@ -86,14 +86,14 @@ class Manifests:
                 self.known[digest] = known
                 return raw, known
         self._failures.check(digest)
-        async with self._regional.turn(digest, patience_s=0.0):
+        async with self._regional.turn(digest):
             raw, fetched = await self._fetch(digest, far)
             await self._keep(digest, raw, fetched)
         return raw, fetched
 
     async def _fetch(self, digest: str, far: Far) -> tuple[bytes, Manifest]:
         path = f"manifests/{digest}.json"
-        nodes, _ = self._regional.sources(digest, far)
+        nodes = self._regional.nodes_with(digest, far)
         for site in self._choice.ranked(list(nodes), _TYPICAL_BYTES):
             found = await self._from_node(site, nodes[site], path, digest)
             if found is not None:

@@ -1,42 +1,43 @@
 """One fetch per region: who has a blob, and whose turn it is to bring it in.
 
 Before a node takes bytes from outside its region it asks the region's index for the blob's lease.
-While another node has it, this one waits for that node's copy. The lease is an economy, never a
-safety: what is fetched twice is the same immutable bytes twice. Without the index, nodes agree
-by rendezvous and a short patience. Knows no disk and moves no bytes.
+While another node has it, this one takes what that node has by now, as it comes (`edge.weights.errand`),
+or waits for the whole of what is small. The lease is an economy, never a safety: what is fetched
+twice is the same immutable bytes twice. Without the index, nodes agree by rendezvous and a short
+patience. Knows no disk and moves no bytes.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from edge import clock
 from edge.background import Background
 from edge.errors import EdgeError, Reason, Source
+from edge.policy.follow import FOLLOW_MAX_MS
+from edge.weights.errand import MIRROR_LAG_S, TURN_S, Errand, Feeds
 from edge.weights.fetch import Ranges
+from edge.weights.growth import Growth
 from edge.weights.index import Away, Index, Taken
-from edge.weights.mirror import Holder, leader
+from edge.weights.manifest import BlobFile
+from edge.weights.mirror import Holder
 from edge.weights.origin import Origin
 from edge.weights.peersource import Peer, Peers
 from edge.weights.sources import ORIGIN, Kind, Site
 from edge.weights.teller import Lease
 from edge.wire import calls
 
-#: Another node is followed for as long as it renews its lease, but no longer than this.
-FOLLOW_MAX_S: Final = 600.0
-FOLLOW_TURN_S: Final = 1.0
-#: Without the index: how long the node whose turn it would be is waited for.
-PATIENCE_S: Final = 2.0
-#: A copy that was announced just now may not be in every mirror: so long is it waited for by who gets
-#: the lease after another node, and so long is a lease kept after its fetch.
-MIRROR_LAG_S: Final = 0.1
+#: So long is a lease kept after its fetch: a copy that was announced may not be in every mirror.
 LINGER_S: Final = 0.25
 CLOSE_S: Final = 0.5
 MAX_HOLDERS: Final = 8
 MAX_FAR: Final = 4
+#: Nodes that are watched while they fetch, over all blobs.
+WATCHERS: Final = 32
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Regional:
         self._background = Background()
         self._closing = asyncio.Event()
         self._releases: set[asyncio.Task[None]] = set()
+        self._watchers = ThreadPoolExecutor(WATCHERS, "weights-watch")
 
     # --- what this node has
 
@@ -100,47 +102,76 @@ class Regional:
         """The index as `Status` tells it."""
         return self._index.state() if self._index is not None else calls.IndexState()
 
-    def sources(
-        self, digest: str, far: Iterable[calls.FarSource]
-    ) -> tuple[dict[Site, Peer], dict[Site, Ranges]]:
-        """The nodes to ask for it, and all sources: those nodes and the origin."""
+    def nodes_with(self, digest: str, far: Iterable[calls.FarSource]) -> dict[Site, Peer]:
+        """The nodes to ask for what lies there whole: of the region, then far ones."""
+        return {**self._holding(digest), **self._far(far)}
+
+    def _holding(self, digest: str) -> dict[Site, Peer]:
         nodes: dict[Site, Peer] = {}
         for holder in self.holders(digest)[:MAX_HOLDERS]:
             if (peer := self._peers.at(holder.node, holder.blobs)) is not None:
                 nodes[Site(Kind.REGION, holder.node)] = peer
+        return nodes
+
+    def _far(self, far: Iterable[calls.FarSource]) -> dict[Site, Peer]:
+        nodes: dict[Site, Peer] = {}
         for source in list(far)[:MAX_FAR]:
             if (peer := self._peers.at(source.node, source.blobs)) is not None:
                 nodes[Site(Kind.FAR, source.node, max(0.0, source.rtt_ms))] = peer
-        return nodes, {**nodes, ORIGIN: self._origin}
+        return nodes
+
+    def _outside(self, far: Iterable[calls.FarSource]) -> dict[Site, Ranges]:
+        return {**self._far(far), ORIGIN: self._origin}
 
     # --- whose turn it is
 
     @contextlib.asynccontextmanager
-    async def turn(self, digest: str, *, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
-        """Inside, it is right to bring this blob: from a holder of the region if there is one now,
-        else from outside, while the other nodes of the region wait.
+    async def errand(
+        self, file: BlobFile, far: Iterable[calls.FarSource], mine: Callable[[], Growth | None]
+    ) -> AsyncIterator[Errand]:
+        """A blob is brought here: its sources as of any moment, outside only when that is this node's turn.
+
+        `mine` is what of it is here already, called from any thread.
         """
-        lease = await self._wait_until_turn(digest, patience_s)
-        if lease is None:
-            yield
-            return
-        kept = [lease]
-        renewing = self._background.spawn(self._renew(kept, digest))
+        errand = Errand(
+            file,
+            Feeds(self._outside(far), mine),
+            index=self._index,
+            node=self._node,
+            peers=self._peers,
+            holders=lambda: self._holding(file.blake3),
+            watchers=self._watchers,
+        )
+        seeking = self._background.spawn(errand.seek(self._renew_s))
+        linger_s = 0.0
+        try:
+            yield errand
+            linger_s = LINGER_S
+        finally:
+            seeking.cancel()
+            errand.end()
+            if errand.lease is not None:
+                self._release_after(errand.lease, linger_s)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, digest: str) -> AsyncIterator[None]:
+        """For what is too small to be followed. Inside, it is right to bring it: from a holder of the region
+        if there is one now, else from outside, while the other nodes of the region wait.
+        """
+        lease = await self._wait_until_turn(digest)
         linger_s = 0.0
         try:
             yield
             linger_s = LINGER_S
         finally:
-            renewing.cancel()
-            release = self._background.spawn(self._give_back(kept, linger_s))
-            self._releases.add(release)
-            release.add_done_callback(self._releases.discard)
+            if lease is not None:
+                self._release_after(lease, linger_s)
 
-    async def _wait_until_turn(self, digest: str, patience_s: float) -> Lease | None:
+    async def _wait_until_turn(self, digest: str) -> Lease | None:
         """Until somebody of the region has it, or it is up to this node; with the lease if there is one."""
         if (index := self._index) is None:
             return None
-        until_s = clock.now_s() + FOLLOW_MAX_S
+        until_s = clock.now_s() + FOLLOW_MAX_MS / 1000.0
         followed = False
         while not self.holders(digest) and clock.now_s() < until_s:
             if self._stop.is_set():
@@ -159,35 +190,22 @@ class Regional:
                         # Of this node's life before: nobody else fetches for it.
                         return None
                     followed = True
-                    await index.wait_changed(digest, min(max(left_ms / 1000.0, 0.01), FOLLOW_TURN_S))
+                    await index.wait_changed(digest, min(max(left_ms / 1000.0, 0.01), TURN_S))
                 case Away():
-                    await self._wait_for_leader(index, digest, patience_s)
                     return None
         return None
 
-    async def _wait_for_leader(self, index: Index, digest: str, patience_s: float) -> None:
-        """Without the index: the node of the region that all would choose goes first."""
-        first = leader(digest, sorted(self.nodes() or {self._node}))
-        if first != self._node and patience_s > 0.0:
-            log.info("the index is away: waiting for %s to bring %s", first, digest)
-            await index.wait_changed(digest, patience_s)
+    def _release_after(self, lease: Lease, after_s: float) -> None:
+        release = self._background.spawn(self._give_back(lease, after_s))
+        self._releases.add(release)
+        release.add_done_callback(self._releases.discard)
 
-    async def _renew(self, kept: list[Lease], digest: str) -> None:
-        """Keep the lease while the fetch runs; one that was lost is asked for again."""
-        index = self._index
-        while index is not None:
-            await asyncio.sleep(self._renew_s)
-            if not await index.renew(kept[0]):
-                got = await index.lease(digest)
-                if isinstance(got, Lease):
-                    kept[0] = got
-
-    async def _give_back(self, kept: list[Lease], after_s: float) -> None:
+    async def _give_back(self, lease: Lease, after_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after_s):
                 await self._closing.wait()
         if self._index is not None:
-            await self._index.release(kept[0])
+            await self._index.release(lease)
 
     async def close(self) -> None:
         """Give back what is left, within CLOSE_S; leases beyond that end by themselves."""
@@ -195,3 +213,4 @@ class Regional:
         if self._releases:
             await asyncio.wait(self._releases, timeout=CLOSE_S)
         await self._background.close()
+        self._watchers.shutdown(wait=False, cancel_futures=True)

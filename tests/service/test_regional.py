@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -134,44 +134,6 @@ async def test_a_far_node_is_asked_before_the_origin_and_its_bytes_are_counted_a
     rates, _ = await fra.call(calls.Inventory())
     assert rates.far_rate > 0
     assert (rates.region_rate, rates.origin_rate) == (0, 0)
-
-
-async def test_a_leader_that_is_killed_in_mid_fetch_leaves_it_to_the_next(
-    bucket: Bucket, origin: Served, eu: Fleet
-) -> None:
-    fra, ams = await pair(eu)
-    model = bucket.publish(size_bytes=4 * MIB, chunk_bytes=CHUNK)
-    await fra.call(calls.GetManifest(model.digest))
-    origin.fail("drip", path_prefix=f"blobs/{model.weights.blake3}", drip_bps=200_000)
-    journal = fra.store / "ingest" / model.weights.blake3 / "journal"
-
-    def claimed() -> int:
-        return sum(byte.bit_count() for byte in journal.read_bytes()[24:]) if journal.exists() else 0
-
-    async with asyncio.TaskGroup() as group:
-        lost = group.create_task(_lost(fra.ensure(model)))
-        await wait_until(lambda: claimed() > 0)
-        waits = group.create_task(ams.ensure(model))
-
-        async def asked() -> bool:
-            models = (await ams.state()).models
-            return bool(models and models[0].holds)
-
-        await wait_until(asked)
-        before = claimed()
-        await wait_until(lambda: claimed() > before + 1)
-        # It follows: nothing comes to it while the other one fetches.
-        assert not (ams.store / "ingest" / model.weights.blake3).exists()
-        await fra.kill()
-        origin.behave()
-        await lost
-    assert waits.result().residency == "origin"
-    assert has(ams, model)
-
-
-async def _lost(work: Awaitable[calls.Ensured]) -> None:
-    with pytest.raises(EdgeError, match="lost"):
-        await work
 
 
 async def test_a_leader_that_cannot_fetch_does_not_hold_up_the_other(

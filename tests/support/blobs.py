@@ -21,7 +21,7 @@ from edge.weights.manifest import (
     encode_catalogue,
 )
 from edge.weights.manifest import digest as digest_of
-from netlab.origin import Origin
+from netlab.origin import Origin, Pace
 
 
 class Published(NamedTuple):
@@ -143,9 +143,9 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(bucket: Bucket, port: int = 0) -> AsyncIterator[Served]:
-    """The bucket over HTTP, in this event loop."""
-    origin = Origin(bucket.root)
+async def serving(bucket: Bucket, port: int = 0, *, bytes_per_s: int | None = None) -> AsyncIterator[Served]:
+    """The bucket over HTTP, in this event loop; all bodies together at `bytes_per_s`."""
+    origin = Origin(bucket.root, Pace(bytes_per_s) if bytes_per_s is not None else None)
     runner = web.AppRunner(origin.public(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)
