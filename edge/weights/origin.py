@@ -39,6 +39,8 @@ CONNECT_TIMEOUT_MS: Final = 2_000
 #: No byte for this long and the range is tried again; also what a clean stop may have to wait for.
 READ_TIMEOUT_MS: Final = 2_000
 RETRY_AFTER_S: Final = 2
+#: What S3 answers where AWS_ENDPOINT has no such bucket.
+_NO_BUCKET: Final = "NoSuchBucket"
 _FILE_BUFFER_BYTES: Final = 1024 * 1024
 _COMPARED_BYTES: Final = 16 * 1024 * 1024
 
@@ -112,7 +114,7 @@ class Origin:
         except NotModifiedError:
             return None
         except (BaseError, OSError, ValueError) as error:
-            raise _down(path, error) from error
+            raise _down(path, error, self.url) from error
 
     def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes]:
         """Bytes `start` up to `end` of an object of `object_bytes`, in buffers as they arrive.
@@ -136,7 +138,7 @@ class Origin:
             if at != end:
                 raise OriginError(f"the origin sent {at - start} of {end - start} bytes of {path}")
         except (BaseError, OSError, ValueError) as error:
-            raise _down(path, error) from error
+            raise _down(path, error, self.url) from error
 
     def size_bytes(self, path: str) -> int | None:
         """How large an object is; None if it is not there. Raises OriginError."""
@@ -146,7 +148,7 @@ class Origin:
         except (FileNotFoundError, NotFoundError):
             return None
         except (BaseError, OSError, ValueError) as error:
-            raise _down(path, error) from error
+            raise _down(path, error, self.url) from error
 
     def put(self, path: str, content: bytes | Iterator[bytes]) -> None:
         """Write an object whole: readers see the old one or the new one. Raises OriginError.
@@ -240,7 +242,14 @@ class Origin:
             raise OriginError(f"{path} was not fetched: the node stops")
 
 
-def _down(path: str, error: Exception) -> OriginError:
+def _no_bucket(url: str) -> OriginError:
+    text = f"{url} is not there: make that bucket or folder first, or correct the origin's URL"
+    return OriginError(text, lasting=True)
+
+
+def _down(path: str, error: Exception, url: str) -> OriginError:
+    if _NO_BUCKET in str(error):
+        return _no_bucket(url)
     if isinstance(error, FileNotFoundError | NotFoundError):
         return OriginError(f"{path} is not in the origin", missing=True)
     if isinstance(error, NotSupportedError):
@@ -263,4 +272,6 @@ def _unwritten(path: str, error: Exception, url: str) -> OriginError:
             "the store behind it (s3://, gs://, az:// or file://)",
             lasting=True,
         )
+    if isinstance(error, FileNotFoundError | NotFoundError):
+        return _no_bucket(url)
     return OriginError(f"{path} could not be written to the origin: {first_line}")
