@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from edge.config import Worker, size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.oip.datatypes import Array
 from edge.weights.manifest import BlobFile, Manifest, digest
-from edge.worker.graph import check_external
+from edge.worker.graph import check_graph
 
 #: A graph or an aux blob is read into memory; weights never are.
 READ_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -63,9 +63,11 @@ class Signature(NamedTuple):
 class Run:
     """One execution over a model's graphs; `terminate` may be called from any thread."""
 
-    __slots__ = ("_options", "_sessions", "terminated")
+    __slots__ = ("_name", "_options", "_sessions", "terminated")
 
-    def __init__(self, sessions: Mapping[str, "_Session"]) -> None:
+    def __init__(self, name: str, sessions: Mapping[str, "_Session"]) -> None:
+        """`name` is for errors."""
+        self._name = name
         self._sessions = sessions
         self._options = ort.RunOptions()
         self.terminated = False
@@ -79,14 +81,14 @@ class Run:
         try:
             return self._sessions[graph].run(feeds, self._options)
         except Exception as error:  # the runtime's errors share no class of their own
-            raise self._translated(error) from error
+            raise self._translated(graph, error) from error
 
     def terminate(self) -> None:
         """Make a call that runs, and any later one, end with DEADLINE."""
         self.terminated = True
         self._options.terminate = True
 
-    def _translated(self, error: Exception) -> EdgeError:
+    def _translated(self, graph: str, error: Exception) -> EdgeError:
         if self.terminated:
             return EdgeError(Reason.DEADLINE, "the execution was ended: nobody waits for it any more")
         text = _first_line(error)
@@ -94,7 +96,8 @@ class Run:
             return EdgeError(
                 Reason.BAD_INPUT, f"the model refuses these tensors: {text}", source=Source.DOWNSTREAM
             )
-        return EdgeError(Reason.INFER_FAILED, f"the model failed: {text}", source=Source.UPSTREAM)
+        message = f"{self._name} failed in its {graph}: {text}"
+        return EdgeError(Reason.INFER_FAILED, message, source=Source.UPSTREAM)
 
 
 class _Session:
@@ -127,21 +130,23 @@ class Model:
     def __init__(self, device: "Device", manifest: Manifest, signatures: Mapping[str, Signature]) -> None:
         """Raises EdgeError(LOAD_FAILED | BLOB_CORRUPT) that says what is wrong with which file."""
         self.manifest = manifest
+        self._name = f"{manifest.name} version {manifest.version}"
         self._device = device
         self._signatures = signatures
-        weights = {file.blake3: file.size_bytes for file in manifest.files if file.role == "weights"}
-        for file in manifest.files:
-            if file.role == "weights":
-                device.checked(file)
-        self.weights_bytes = sum(weights.values())
-        self.aux = {file.name: device.read(file) for file in manifest.files if file.role == "aux"}
+        self._weights = {file.blake3: file.size_bytes for file in manifest.files if file.role == "weights"}
+        self.weights_bytes = sum(self._weights.values())
         #: True once weights are laid out for the CPU's matrix kernels; nothing to gain elsewhere.
         self.prepacked = device.on_gpu or self.weights_bytes <= PREPACK_AT_ONCE_BYTES
-        self._sessions = self._open(weights, prepacked=self.prepacked)
+        with _naming(manifest):
+            for file in manifest.files:
+                if file.role == "weights":
+                    device.checked(file)
+            self.aux = {file.name: device.read(file) for file in manifest.files if file.role == "aux"}
+            self._sessions = self._open(prepacked=self.prepacked)
 
     def begin(self) -> Run:
         """A new execution."""
-        return Run(self._sessions)
+        return Run(self._name, self._sessions)
 
     def prepack(self) -> None:
         """Build the prepacked sessions and use them from the next execution on.
@@ -149,8 +154,8 @@ class Model:
         Takes seconds for gigabytes and once `weights_bytes` of memory; call it beside the
         serving threads. Raises EdgeError as construction does; then the old ones go on.
         """
-        weights = {file.blake3: file.size_bytes for file in self.manifest.files if file.role == "weights"}
-        self._sessions = self._open(weights, prepacked=True)
+        with _naming(self.manifest):
+            self._sessions = self._open(prepacked=True)
         self.prepacked = True
 
     def close(self) -> None:
@@ -160,14 +165,20 @@ class Model:
         with contextlib.suppress(OSError, AttributeError):  # a C library without it keeps its free lists
             ctypes.CDLL(None).malloc_trim(0)
 
-    def _open(self, weights: Mapping[str, int], *, prepacked: bool) -> dict[str, _Session]:
+    def _open(self, *, prepacked: bool) -> dict[str, _Session]:
         sessions = {}
+        custom_ops = self.manifest.custom_ops
         for file in self.manifest.files:
             if file.role == "graph":
                 raw = self._device.read(file)
-                check_external(raw, weights)
                 signature = self._signatures[file.name]
-                sessions[file.name] = self._device.session(self.manifest, raw, signature, prepacked=prepacked)
+                try:
+                    check_graph(raw, self._weights, custom_ops)
+                    sessions[file.name] = self._device.session(
+                        raw, signature, custom_ops, prepacked=prepacked
+                    )
+                except EdgeError as error:
+                    raise _refused(f"{_called(file)}: {error.message}") from error
         return sessions
 
 
@@ -198,8 +209,13 @@ class Device:
         }
         self._providers = [(_CUDA, options), _CPU]
 
-    def session(self, manifest: Manifest, raw: bytes, signature: Signature, *, prepacked: bool) -> _Session:
-        """A graph's bytes -> a session on this device whose inputs and outputs are as promised."""
+    def session(
+        self, raw: bytes, signature: Signature, custom_ops: Sequence[str], *, prepacked: bool
+    ) -> _Session:
+        """A graph's bytes -> a session on this device whose inputs and outputs are as promised.
+
+        Raises EdgeError(LOAD_FAILED).
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -210,21 +226,20 @@ class Device:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self._blobs_dir)
         )
-        if "onnxruntime-extensions" in manifest.custom_ops:
+        if "onnxruntime-extensions" in custom_ops:
             options.register_custom_ops_library(_extensions_library())
         on_device = self.on_gpu and not signature.host
         try:
             session = ort.InferenceSession(raw, options, providers=self._providers if on_device else [_CPU])
         except Exception as error:  # the runtime's errors share no class of their own
-            raise _refused(manifest, f"ONNX Runtime says: {_first_line(error)}") from error
+            raise _refused(f"ONNX Runtime says: {_first_line(error)}") from error
         got = session.get_providers()[0]
         if on_device and got != self.provider:
             raise _refused(
-                manifest,
                 f"{self.provider} was asked for and ONNX Runtime chose {got}; "
                 "install the CUDA 13 and cuDNN 9 libraries (pip install edgepop[cuda]) or set device: cpu",
             )
-        _require_signature(manifest, session, signature)
+        _require_signature(session, signature)
         return _Session(session, list(signature.outputs), bound=on_device)
 
     def checked(self, file: BlobFile) -> Path:
@@ -264,7 +279,7 @@ def _require_plain(file: BlobFile, found: os.stat_result) -> None:
         raise _corrupt(file, f"has {found.st_size} bytes; the manifest says {file.size_bytes}")
 
 
-def _require_signature(manifest: Manifest, session: Any, signature: Signature) -> None:
+def _require_signature(session: Any, signature: Signature) -> None:
     for side, nodes, wanted in (
         ("inputs", session.get_inputs(), signature.inputs),
         ("outputs", session.get_outputs(), signature.outputs),
@@ -272,7 +287,7 @@ def _require_signature(manifest: Manifest, session: Any, signature: Signature) -
         got = {node.name: node.type for node in nodes}
         need = {name: _ORT_TYPES[datatype] for name, datatype in wanted.items()}
         if got != need:
-            raise _refused(manifest, f"its graph has {side} {got}, the manifest needs {need}")
+            raise _refused(f"its graph has {side} {got}, the manifest needs {need}")
 
 
 def _extensions_library() -> str:
@@ -306,11 +321,23 @@ def _no_device(message: str) -> EdgeError:
     return EdgeError(Reason.LOAD_FAILED, message)
 
 
-def _refused(manifest: Manifest, what: str) -> EdgeError:
-    message = f"{manifest.name} version {manifest.version} can't be loaded: {what}"
-    return EdgeError(Reason.LOAD_FAILED, message, source=Source.UPSTREAM)
+@contextlib.contextmanager
+def _naming(manifest: Manifest) -> Iterator[None]:
+    """What is wrong with a file is told with the model that it belongs to."""
+    try:
+        yield
+    except EdgeError as error:
+        message = f"{manifest.name} version {manifest.version} can't be loaded: {error.message}"
+        raise EdgeError(error.reason, message, source=error.source) from error
+
+
+def _called(file: BlobFile) -> str:
+    return f"blob {file.blake3} ({file.role} {file.name})"
+
+
+def _refused(what: str) -> EdgeError:
+    return EdgeError(Reason.LOAD_FAILED, what, source=Source.UPSTREAM)
 
 
 def _corrupt(file: BlobFile, what: str) -> EdgeError:
-    message = f"blob {file.blake3} ({file.role} {file.name}) {what}"
-    return EdgeError(Reason.BLOB_CORRUPT, message, source=Source.UPSTREAM)
+    return EdgeError(Reason.BLOB_CORRUPT, f"{_called(file)} {what}", source=Source.UPSTREAM)

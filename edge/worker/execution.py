@@ -107,7 +107,7 @@ def execute(jobs: Sequence[Job], watchdog: Watchdog, *, limit_ms: float = math.i
     except Exception as raised:  # noqa: BLE001 -- whatever a model's outputs did to us, the worker goes on
         log.warning("a run of %s failed: %r", model.name, raised)
         error = EdgeError(
-            Reason.INFER_FAILED, f"the model failed: {type(raised).__name__}", source=Source.UPSTREAM
+            Reason.INFER_FAILED, f"{model.name} failed: {type(raised).__name__}", source=Source.UPSTREAM
         )
     finally:
         watchdog.leave(watched)

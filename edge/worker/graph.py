@@ -1,13 +1,16 @@
-"""Which files does an ONNX graph reach for? Read from its bytes, before anything loads them.
+"""What does an ONNX graph reach for? Read from its bytes, before anything loads them.
 
-A walk over the protobuf wire format along the few fields that can hold a tensor (the
+A walk over the protobuf wire format along the few fields that can hold a tensor or a node (the
 numbers are those of onnx.proto3). ONNX Runtime checks neither hard links nor content and
 knows locations with meanings of their own, so a graph is let through only if every external
-tensor is a range of a blob that the manifest lists. Pure: opens nothing. It reads the wire
-itself because the onnx package costs a worker 14 MB and 0.2 s.
+tensor is a range of a blob that the manifest lists, and every operator comes from a domain
+that the manifest names. Pure: opens nothing. It reads the wire itself because the onnx package
+costs a worker 14 MB and 0.2 s.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from edge.errors import EdgeError, Reason, Source
@@ -25,16 +28,32 @@ _CHILDREN: Final[Mapping[str, Mapping[int, str]]] = {
 }
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
+_OP_TYPE, _NODE_DOMAIN, _FUNCTION_DOMAIN = 4, 7, 10
 _KEYS: Final = frozenset({"location", "offset", "length"})
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_EMPTY: Final = memoryview(b"")
 _MAX_DEPTH: Final = 64
+#: Operators that ONNX Runtime itself brings.
+DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+#: What `custom_ops` of a manifest may name -> the domain that it brings.
+LIBRARIES: Final = {"onnxruntime-extensions": "ai.onnx.contrib"}
+#: It stands for a compiled part of a graph, and names a file to read that from.
+_COMPILED: Final = "EPContext"
+#: Tied weights are one range with two names; a range with a thousand is memory that nobody has counted.
+TIED_MAX: Final = 2
+
+_Range = tuple[int, int]
 
 
-def check_external(raw: bytes, blobs: Mapping[str, int]) -> None:
-    """Is every external tensor of this graph a range of one of `blobs` (digest -> bytes)?
+def check_graph(raw: bytes, blobs: Mapping[str, int], custom_ops: Collection[str] = ()) -> None:
+    """Does this graph reach for nothing but ranges of `blobs` (digest -> bytes) and operators that are there?
 
-    Raises EdgeError(LOAD_FAILED): not ONNX, another file, an unknown key, or a range outside.
+    Raises EdgeError(LOAD_FAILED): not ONNX, another file, an unknown key, a range outside or across
+    another one, an operator of a domain that neither the runtime nor `custom_ops` brings.
     """
+    operators: dict[str, str] = {}
+    brought = DOMAINS | {LIBRARIES[name] for name in custom_ops if name in LIBRARIES}
+    ranges: dict[str, list[_Range]] = defaultdict(list)
     stack = [("model", memoryview(raw), 0)]
     while stack:
         kind, message, depth = stack.pop()
@@ -43,6 +62,7 @@ def check_external(raw: bytes, blobs: Mapping[str, int]) -> None:
         children = _CHILDREN[kind]
         external: list[memoryview] = []
         declared = False
+        op_type = domain = ""
         for number, wire, value in _fields(message):
             if number in children and isinstance(value, memoryview):
                 stack.append((children[number], value, depth + 1))
@@ -50,26 +70,64 @@ def check_external(raw: bytes, blobs: Mapping[str, int]) -> None:
                 external.append(value)
             elif kind == "tensor" and number == _DATA_LOCATION and wire == _VARINT:
                 declared = value != 0
+            elif kind == "node" and number == _OP_TYPE and isinstance(value, memoryview):
+                op_type = _text(value)
+            elif kind == "node" and number == _NODE_DOMAIN and isinstance(value, memoryview):
+                domain = _text(value)
+            elif kind == "function" and number == _FUNCTION_DOMAIN and isinstance(value, memoryview):
+                # The graph brings these operators itself, and they are made of others.
+                brought |= {_text(value)}
+        if op_type == _COMPILED:
+            raise _refused(f"{_COMPILED} stands for a compiled file, which is no blob of the manifest")
+        if kind == "node":
+            operators.setdefault(domain, op_type)
         if external or declared:
-            _check_tensor(external, declared, blobs)
+            location, found = _read_tensor(external, declared, blobs)
+            ranges[location].append(found)
+    for domain, op_type in operators.items():
+        if domain not in brought:
+            raise _refused(
+                f"operator {op_type[:80]!r} is of domain {domain[:80]!r}, which the manifest's custom_ops "
+                "do not bring"
+            )
+    for location, found_there in ranges.items():
+        _check_apart(location, found_there, blobs[location])
 
 
-def _check_tensor(external: list[memoryview], declared: bool, blobs: Mapping[str, int]) -> None:
+def _read_tensor(external: list[memoryview], declared: bool, blobs: Mapping[str, int]) -> tuple[str, _Range]:
     entries: dict[str, str] = {}
     for entry in external:
-        pair = {number: bytes(value) for number, _, value in _fields(entry) if isinstance(value, memoryview)}
-        key = pair.get(1, b"").decode("utf-8", "replace")
+        pair = {number: value for number, _, value in _fields(entry) if isinstance(value, memoryview)}
+        key = _text(pair.get(1, _EMPTY))
         if key in entries:
-            raise _refused(f"an external tensor names its {key!r} twice")
-        entries[key] = pair.get(2, b"").decode("utf-8", "replace")
+            raise _refused(f"an external tensor names its {key[:80]!r} twice")
+        entries[key] = _text(pair.get(2, _EMPTY))
     if not declared or entries.keys() != _KEYS:
-        raise _refused(f"an external tensor has keys {sorted(entries)}; exactly {sorted(_KEYS)} are allowed")
+        shown = [key[:80] for key in sorted(entries)[:8]]
+        raise _refused(f"an external tensor has keys {shown}; exactly {sorted(_KEYS)} are allowed")
     location = entries["location"]
     if location not in blobs:
         raise _refused(f"a tensor lies in {location[:80]!r}, which is no weights blob of the manifest")
     offset, length = (_number(entries[key]) for key in ("offset", "length"))
     if offset + length > blobs[location]:
         raise _refused(f"a tensor ends at {offset + length}, its blob has {blobs[location]} bytes")
+    return location, (offset, offset + length)
+
+
+def _check_apart(location: str, ranges: list[_Range], blob_bytes: int) -> None:
+    """Two tensors share all of their range or none of it, and all together are not many times the blob."""
+    for (_, end), (start, other_end) in pairwise(sorted(set(ranges))):
+        if start < end:
+            raise _refused(
+                f"two tensors overlap in {location}: one ends at {end}, one is {start}-{other_end}"
+            )
+    total = sum(end - start for start, end in ranges)
+    if total > TIED_MAX * blob_bytes:
+        raise _refused(f"tensors of {total} bytes in all lie in {location}, which has {blob_bytes}")
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8", "replace")
 
 
 def _number(text: str) -> int:
@@ -117,6 +175,6 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 def _refused(what: str) -> EdgeError:
     return EdgeError(
         Reason.LOAD_FAILED,
-        f"the graph can't be loaded: {what}; publish the model again",
+        f"{what}; publish the model again",
         source=Source.UPSTREAM,
     )
