@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from edge.background import Background
 from edge.config import Weights, Worker
@@ -36,6 +37,10 @@ from edge.worker.app import WorkerBoot, main
 logging.basicConfig(level="INFO", stream=sys.stderr)
 main(msgspec.json.decode(sys.argv[1], type=WorkerBoot))
 """
+
+
+MIB = 1 << 20
+CONFIG = Worker(device_bytes="100MiB", hard_limit=8)
 
 
 class Child:
@@ -170,6 +175,15 @@ class Local:
         (self.children.origin / "manifests" / f"{digest}.json").write_bytes(raw)
         return digest
 
+    def published(
+        self, make: Callable[..., mf.Manifest], needs_mib: int = 0, **options: Any
+    ) -> tuple[mf.Manifest, str]:
+        """A model of `tests.support.tiny` that says it needs so much of the device, and its digest."""
+        manifest = make(self.blobs, **options)
+        if needs_mib:
+            manifest = msgspec.structs.replace(manifest, device_bytes=needs_mib * MIB)
+        return manifest, self.publish(manifest)
+
     @property
     def blobs(self) -> Path:
         return self.children.origin / "blobs"
@@ -209,6 +223,13 @@ class Local:
                 return False
 
         await wait_until(agreed)
+
+
+async def refused(awaitable: Awaitable[object]) -> EdgeError:
+    """The error that it ends with."""
+    with pytest.raises(EdgeError) as caught:
+        await awaitable
+    return caught.value
 
 
 def own(config: Worker, changed: Callable[[], None] = lambda: None) -> OwnWorker:
