@@ -145,7 +145,7 @@ class Disk:
         """Move a bad blob or unfinished blob into quarantine: the same bytes under another key."""
         kept = await self.run(self.store.quarantine, key, digest)
         size_bytes = self.ledger.size_bytes(key)
-        # An older one of that name is replaced, so the bytes in use do not grow.
+        # The same bytes under another name, so those in use do not grow.
         self.ledger.drop(key)
         self.ledger.put(kept, size_bytes, clock.now_ms())
         await self._trim_quarantine()

@@ -37,6 +37,8 @@ from edge.weights.manifest import (
 LAYOUT: Final = 1
 PINS_MAX_BYTES: Final = 1024 * 1024
 USES_MAX_BYTES: Final = 1024 * 1024
+#: A blob that is found bad more often replaces the last of them.
+QUARANTINE_MAX_COPIES: Final = 16
 LOCK_WAIT_S: Final = 5.0
 
 log = logging.getLogger(__name__)
@@ -284,8 +286,15 @@ class Store:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def quarantine(self, key: str, digest: str) -> str:
-        """Set a bad blob or unfinished blob aside, whole; returns its new key."""
+        """Set a bad blob or unfinished blob aside, whole; returns its new key.
+
+        One that lies there already stays: it may be mapped, and its bytes are in the book.
+        """
         kept = f"quarantine/{digest}"
+        for number in range(1, QUARANTINE_MAX_COPIES):
+            if not (self.root / kept).exists():
+                break
+            kept = f"quarantine/{digest}~{number}"
         source = self.root / key
         data = source / "data" if source.is_dir() else source
         try:
@@ -317,7 +326,8 @@ class Store:
 
     def _evict(self, key: str) -> Evicted:
         try:
-            if shelf_of(key) is Shelf.BLOBS:
+            # A worker may still map what was set aside under it.
+            if shelf_of(key) in (Shelf.BLOBS, Shelf.QUARANTINE):
                 return self._evict_blob(key)
             self.remove(key)
         except FileNotFoundError:
