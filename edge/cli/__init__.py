@@ -2,7 +2,8 @@
 
 stdout carries data only; what went wrong is one line on stderr, and the exit status says
 which kind: 0 done, 1 failed, 2 wrong usage, 3 something is missing on this machine, 4 not
-found, 6 no answer in time, 130 interrupted. Heavy imports wait until a command needs them.
+found, 5 damage was found and repaired, 6 no answer in time, 130 interrupted. Heavy imports
+wait until a command needs them.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from edge.cli.data import DATA
 from edge.cli.node import FAILURE, INTERRUPTED, USAGE, load_config, tell
 from edge.cli.operate import OPERATE
 from edge.cli.weights import WEIGHTS
@@ -57,7 +59,7 @@ def _own_version() -> str:
         return "not installed"
 
 
-for _command in (*OPERATE, *WEIGHTS):
+for _command in (*OPERATE, *WEIGHTS, *DATA):
     commands.add_command(_command)
 
 

@@ -14,7 +14,7 @@ import click
 from edge import clock
 from edge.cli.ask import AskError, ask
 
-FAILURE, USAGE, NOT_FOUND, TIMEOUT, INTERRUPTED = 1, 2, 4, 6, 130
+FAILURE, USAGE, NOT_FOUND, DAMAGED, TIMEOUT, INTERRUPTED = 1, 2, 4, 5, 6, 130
 ASK_TIMEOUT_S: Final = 10.0
 LOOK_S: Final = 0.25
 

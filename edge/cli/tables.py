@@ -110,5 +110,65 @@ def models(document: dict[str, Any]) -> str:
     return text(rows) if rows else "this node knows no models: its origin has published none, or is away\n"
 
 
+_NEAR: Final = ("device", "host", "fetching")
+
+
+def weights(document: dict[str, Any]) -> str:
+    """The store's budgets and the region's index, then a line per model that is here."""
+    state = document.get("weights")
+    if state is None:
+        return text(document)
+    shown = {
+        key: value for key, value in state.items() if key not in ("models", "fetching") and value is not None
+    }
+    rows = [_whereabouts(row) for row in document.get("models", ())]
+    return text({**shown, "models": rows or "none"})
+
+
+def near(document: dict[str, Any]) -> str:
+    """What is on devices, held or on its way."""
+    rows = [_whereabouts(row) for row in nearby(document)]
+    return text(rows) if rows else "nothing is on a device, held or being fetched here\n"
+
+
+def nearby(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of models that are on devices, held or on their way."""
+    return [row for row in document.get("models", ()) if row["tier"] in _NEAR]
+
+
+def _whereabouts(row: dict[str, Any]) -> dict[str, Any]:
+    fetch = row.get("fetch")
+    shown = {
+        "model": row.get("model"),
+        "version": row.get("version"),
+        "digest": str(row.get("digest"))[:12],
+        "tier": row.get("tier"),
+        "size": _mb(row.get("bytes")),
+        "on device": _mb(row.get("device_bytes")) if row.get("device_bytes") else "-",
+        "in use": row.get("in_use"),
+        "last used": _ago(row.get("used_s_ago")),
+        "why": row.get("why"),
+    }
+    if fetch:
+        left = f", {fetch['eta_s']:.0f} s left" if fetch.get("eta_s") is not None else ""
+        sources = ", ".join(f"{_mb(count)} from {source}" for source, count in fetch["sources"].items())
+        shown["fetch"] = (
+            f"{_mb(fetch['bytes'])} of {_mb(fetch['of_bytes'])}, {_mb(fetch['bytes_per_s'])}/s{left}"
+            + (f" ({sources})" if sources else "")
+        )
+    return shown
+
+
+def _ago(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return "-"
+    if seconds < 1.0:
+        return "now"
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds // length_s:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
 def _mb(size_bytes: Any) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if isinstance(size_bytes, int | float) else "-"

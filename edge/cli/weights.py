@@ -7,7 +7,8 @@ from urllib.parse import quote
 import click
 
 from edge.cli import tables
-from edge.cli.node import Node, node_options, tell
+from edge.cli.care import CARE
+from edge.cli.node import FAILURE, Node, fail, node_options, tell
 from edge.cli.progress import progress
 from edge.cli.publish import PUBLISH
 
@@ -18,9 +19,9 @@ BRING_S: Final = 660.0
 @click.command()
 @node_options
 def weights(config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
-    """The node's weight store: budgets, the region's index, and every model on its disk."""
+    """The node's weight store: budgets, the region's index, and every model here: where, why, last used."""
     answer = Node(config_path, socket_path).get("/edge/weights")
-    tell(answer if as_json else answer.get("weights", answer), as_json=as_json)
+    tell(answer, as_json=as_json, as_text=tables.weights)
 
 
 @click.group()
@@ -48,27 +49,34 @@ def _path(name: str, act: str = "") -> str:
 
 
 def _watched(node: Node, model: str, body: dict[str, Any]) -> Any:
-    """A prefetch, and how many bytes its node has fetched meanwhile."""
+    """A prefetch; meanwhile how far its node is. Ctrl-C ends the watching, not the fetch."""
     versions = node.get(_path(model))["versions"]
     wanted = body.get("version")
     chosen = [row for row in versions if (row["version"] == wanted if wanted else row["current"])]
-    before = _fetched_bytes(node)
-    with progress() as report:
-        seen: list[int] = [before]
+    digest, size_bytes = (chosen[0]["digest"], chosen[0]["bytes"]) if chosen else ("", 0)
+    try:
+        with progress() as report:
+            seen: list[int] = []
 
-        def look(still: Node) -> None:
-            if len(seen) == 1:
-                report.begins(f"{model} to {body['tier']}", chosen[0]["bytes"] if chosen else 0)
-            fetched = _fetched_bytes(still)
-            report.moved(max(0, fetched - seen[-1]))
-            seen.append(max(fetched, seen[-1]))
+            def look(still: Node) -> None:
+                done = _fetched_bytes(still, digest)
+                if done is None:
+                    return
+                if not seen:
+                    report.begins(f"{model} to {body['tier']}", size_bytes)
+                report.moved(max(0, done - (seen[-1] if seen else 0)))
+                seen.append(max(done, seen[-1] if seen else 0))
 
-        return node.post_watching(_path(model, "prefetch"), body, look, timeout_s=BRING_S)
+            return node.post_watching(_path(model, "prefetch"), body, look, timeout_s=BRING_S)
+    except KeyboardInterrupt:
+        click.echo("popctl: interrupted: the fetch goes on; popctl models ps tells how far it is", err=True)
+        raise
 
 
-def _fetched_bytes(node: Node) -> int:
+def _fetched_bytes(node: Node, digest: str) -> int | None:
     told = node.try_get("/edge/weights") or {}
-    return int((told.get("weights") or {}).get("fetched_bytes", 0))
+    row: dict[str, Any] = next((row for row in told.get("models", ()) if row["digest"] == digest), {})
+    return row["fetch"]["bytes"] if row.get("fetch") else None
 
 
 def _act(name: str, help_text: str, act: str, *, tier: str | None, fixed: dict[str, Any]) -> None:
@@ -78,11 +86,13 @@ def _act(name: str, help_text: str, act: str, *, tier: str | None, fixed: dict[s
         model = wanted.pop("name")
         body = {**{key: value for key, value in wanted.items() if value}, **fixed}
         node = Node(config_path, socket_path)
-        if act == "prefetch":
+        if act == "prefetch" and not _elsewhere(body):
             answer = _watched(node, model, body)
         else:
             answer = node.post(_path(model, act), body, timeout_s=BRING_S)
         tell(answer, as_json=as_json)
+        if any(row["outcome"] == "failed" for row in answer.get("nodes", ())):
+            fail("not every node has it; ask again for those that failed", FAILURE)
 
     run.__doc__ = help_text
     command: Any = node_options(run)
@@ -93,11 +103,27 @@ def _act(name: str, help_text: str, act: str, *, tier: str | None, fixed: dict[s
         command = click.option("--worker", default="", help="One worker: its name, or its number here.")(
             command
         )
+    if act == "prefetch" and not fixed:
+        command = click.option("--region", default="", help="To the disks of all nodes of a region.")(command)
+        command = click.option(
+            "--node", "nodes", multiple=True, help="To the disk of that node; may be repeated."
+        )(command)
     command = click.option("--version", default="", help="Without, the current one.")(command)
     models.command(name)(click.argument("name")(command))
 
 
-_act("prefetch", "Bring a model to this node's disk, or to a device.", "prefetch", tier="disk", fixed={})
+def _elsewhere(body: dict[str, Any]) -> bool:
+    return bool(body.get("nodes") or body.get("region"))
+
+
+_act("pull", "Bring a model to this node's disk.", "prefetch", tier=None, fixed={"tier": "disk"})
+_act(
+    "prefetch",
+    "Bring a model to this node's disk or a device, or to the disks of other nodes.",
+    "prefetch",
+    tier="disk",
+    fixed={},
+)
 _act(
     "evict",
     "Let a model go from the devices of this node, or from its disk.",
@@ -110,7 +136,7 @@ _act(
 )
 _act("unpin", "A pinned model may go again.", "pin", tier=None, fixed={"pinned": False})
 
-for _command in PUBLISH:
+for _command in (*CARE, *PUBLISH):
     models.add_command(_command)
 
 

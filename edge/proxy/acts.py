@@ -24,6 +24,9 @@ from edge.wire.dial import Dialer
 #: A model in use may become idle within this; then it is evicted after all.
 IDLE_S: Final = 5.0
 CALL_S: Final = 30.0
+#: A disk of the slow kind reads a large model in minutes.
+VERIFY_S: Final = 630.0
+COLLECT_S: Final = 120.0
 
 Place = Literal["disk", "device"]
 
@@ -79,6 +82,35 @@ class Acts:
             done = Act(digest, tier, "resident", (chosen.name,), ready.residency, moved_bytes)
         done.ms = clock.now_ms() - began_ms
         return done
+
+    async def verify(self, digest: str) -> tuple[calls.Verified, tuple[str, ...], tuple[str, ...]]:
+        """Read a model on this disk again; a bad blob is set aside and fetched anew.
+
+        Then the workers that let it go, as what they had mapped was bad, to load it again when it is
+        asked for; and those that could not, as it stayed in use.
+        """
+        reply = await self._store.shared().request(calls.Verify(digest=digest), timeout_s=VERIFY_S)
+        done = reply.head
+        if not isinstance(done, calls.Verified):
+            raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")
+        left: list[str] = []
+        stayed: list[str] = []
+        for worker in self._workers.values() if done.bad else ():
+            entry = worker.book.find(digest)
+            if entry is not None:
+                try:
+                    await _evict(worker, entry, pinned_too=True)
+                    left.append(worker.name)
+                except EdgeError:
+                    stayed.append(worker.name)
+        return done, tuple(left), tuple(stayed)
+
+    async def collect(self, *, dry_run: bool) -> calls.Collected:
+        """Let go of what no version of the catalogue, no pin and no hold needs on this disk."""
+        reply = await self._store.shared().request(calls.Collect(dry_run=dry_run), timeout_s=COLLECT_S)
+        if not isinstance(reply.head, calls.Collected):
+            raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")
+        return reply.head
 
     async def evict(self, digest: str, tier: Place, *, worker: str = "") -> Act:
         """Let go of a model: on every device that has it, or the named one; or on the disk.
@@ -136,10 +168,10 @@ class Acts:
         return any(entry.digest == digest for entry in worker.book.entries())
 
 
-async def _evict(worker: LocalWorker, entry: Entry) -> int:
+async def _evict(worker: LocalWorker, entry: Entry, *, pinned_too: bool = False) -> int:
     """Off this device, once nobody uses it; the bytes that became free."""
     digest = entry.digest
-    if digest in worker.book.pinned:
+    if digest in worker.book.pinned and not pinned_too:
         raise _busy(f"{digest} is pinned; unpin it first")
     until_ms = clock.now_ms() + IDLE_S * 1000.0
     while entry.in_use or entry.stage in LOADING:

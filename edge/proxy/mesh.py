@@ -8,7 +8,7 @@ worker that was asked for, so that the ingress knows better the next time.
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from edge.background import Background
@@ -42,10 +42,11 @@ class MeshCalls:
         stamp: Callable[[], tuple[int, int]],
         on_request: Callable[[str, str], None],
         confine_of: Callable[[str], frozenset[str]],
+        bring: Callable[[calls.Ensure], Awaitable[calls.Ensured]],
     ) -> None:
         """`stamp`: (boot, sequence number) of this node's beacons; `on_request` hears (model, outcome).
 
-        `confine_of` tells the regions to which a model is confined.
+        `confine_of` tells the regions to which a model is confined, `bring` a model to this disk.
         """
         self._handler = handler
         self._fleet = fleet
@@ -53,15 +54,20 @@ class MeshCalls:
         self._stamp = stamp
         self._on_request = on_request
         self._confine_of = confine_of
+        self._bring = bring
         self._running: set[asyncio.Task[Any]] = set()
 
     def on_call(self, incoming: Incoming) -> None:
         """One call from a peer; the answer is sent when it is there."""
-        head = incoming.head
-        if not isinstance(head, calls.Infer):
-            incoming.fail(EdgeError(Reason.PROTOCOL, "the mesh has no such call", source=Source.DOWNSTREAM))
-            return
-        task = self._background.spawn(self._infer(incoming, head))
+        match incoming.head:
+            case calls.Infer() as head:
+                task = self._background.spawn(self._infer(incoming, head))
+            case calls.Ensure() as head:
+                task = self._background.spawn(self._ensure(incoming, head))
+            case _:
+                text = "the mesh has no such call"
+                incoming.fail(EdgeError(Reason.PROTOCOL, text, source=Source.DOWNSTREAM))
+                return
         self._running.add(task)
 
         def ended(ended: asyncio.Task[Any]) -> None:
@@ -73,6 +79,12 @@ class MeshCalls:
 
         incoming.on_cancel = cancel
         task.add_done_callback(ended)
+
+    async def _ensure(self, incoming: Incoming, call: calls.Ensure) -> None:
+        try:
+            incoming.reply(await self._bring(call))
+        except EdgeError as error:
+            incoming.fail(error)
 
     async def finish(self, within_s: float) -> None:
         """Wait until nothing of other nodes runs here any more, at most so long."""

@@ -109,6 +109,11 @@ class Models:
         """What each version of each model asks of a device, by digest."""
         return self._needs
 
+    @property
+    def by_digest(self) -> Mapping[str, Resolved]:
+        """All that the catalogue names."""
+        return self._by_digest
+
     def of_digest(self, digest: str) -> Resolved | None:
         """What the catalogue says of a manifest; None if it does not name it."""
         return self._by_digest.get(digest)

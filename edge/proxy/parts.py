@@ -28,6 +28,7 @@ from edge.policy.facts import Beacon, Tier
 from edge.policy.score import nearest_source, regions_holding
 from edge.proxy.acts import Acts
 from edge.proxy.door import Door
+from edge.proxy.elsewhere import Elsewhere
 from edge.proxy.explain import Ring
 from edge.proxy.handler import Handler
 from edge.proxy.hydrator import Hydrator, Source, World
@@ -124,6 +125,9 @@ class Parts:
         )
         self._add_workers()
         self.acts = Acts(self.store, self.models, self.upstream.workers)
+        self.elsewhere = Elsewhere(
+            config.node, self.acts, self.models, self.fleet, self.peers.peers if self.peers else {}
+        )
         self.hydrator = Hydrator(
             config.routing,
             self.upstream.workers,
@@ -143,6 +147,7 @@ class Parts:
             stamp=lambda: (boot.boot_ms, self.publisher.seq),
             on_request=self._forwarded,
             confine_of=self.models.confine_of,
+            bring=self.elsewhere.asked,
         )
         self.mesh = self._make_mesh()
         self.door = self._make_door()
@@ -171,7 +176,7 @@ class Parts:
                 self.models,
                 self.fleet,
                 self.ledger,
-                ModelActs(self.acts, self.models, self.fleet),
+                ModelActs(self.acts, self.models, self.fleet, self.elsewhere),
                 version=self.version,
             ),
             fleet=self.fleet,

@@ -31,6 +31,7 @@ AskParent = Callable[[calls.Head], Awaitable[calls.Head]]
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_ROLES: Final = 64
+MAX_NODES: Final = 256
 _Word = Annotated[str, Meta(max_length=128)]
 _Places = Annotated[tuple[_Word, ...], Meta(max_length=MAX_PLACES)]
 
@@ -64,11 +65,28 @@ class Restart(_Fields, frozen=True, kw_only=True):
 
 
 class Prefetch(_Fields, frozen=True, kw_only=True):
-    """`worker` is an endpoint's name, or its number on this node; empty: the one with the most room."""
+    """`worker` is an endpoint's name, or its number on this node; empty: the one with the most room.
+
+    With `nodes` or a `region` it comes to their disks instead of this node's.
+    """
 
     version: _Word = ""
     tier: Place = "disk"
     worker: _Word = ""
+    nodes: Annotated[tuple[_Word, ...], Meta(max_length=MAX_NODES)] = ()
+    region: _Word = ""
+
+
+class Verify(_Fields, frozen=True, kw_only=True):
+    """A manifest on this disk."""
+
+    digest: _Word
+
+
+class Collect(_Fields, frozen=True, kw_only=True):
+    """Only say what would go?"""
+
+    dry_run: bool = False
 
 
 class Evict(_Fields, frozen=True, kw_only=True):
@@ -92,7 +110,7 @@ class Plane:
     def __init__(self, parts: Parts, ask_parent: AskParent) -> None:
         self._parts = parts
         self._ask_parent = ask_parent
-        self._acts = ModelActs(parts.acts, parts.models, parts.fleet)
+        self._acts = ModelActs(parts.acts, parts.models, parts.fleet, parts.elsewhere)
         self._random = random.SystemRandom()
         self.report = Report(parts, ask_parent=ask_parent)
 
@@ -117,6 +135,8 @@ class Plane:
             "/edge/restart": self._restart,
             "/edge/models/{model}/prefetch": self._prefetch,
             "/edge/models/{model}/evict": self._evict,
+            "/edge/weights/verify": self._verify,
+            "/edge/weights/gc": self._collect,
             "/edge/models/{model}/pin": self._pin,
         }
         return [
@@ -226,7 +246,20 @@ class Plane:
 
     async def _prefetch(self, asked: Asked) -> object:
         wanted = fields(asked, Prefetch)
+        if wanted.nodes or wanted.region:
+            if wanted.tier != "disk" or wanted.worker:
+                text = "other nodes bring a model to their disks only; a request for it loads it there"
+                raise EdgeError(Reason.BAD_REQUEST, text, source=Source.DOWNSTREAM)
+            return await self._acts.prefetch_at(
+                asked.names["model"], wanted.version, wanted.nodes, wanted.region
+            )
         return await self._acts.prefetch(asked.names["model"], wanted.version, wanted.tier, wanted.worker)
+
+    async def _verify(self, asked: Asked) -> object:
+        return await self._acts.verify(fields(asked, Verify).digest)
+
+    async def _collect(self, asked: Asked) -> object:
+        return await self._acts.collect(dry_run=fields(asked, Collect).dry_run)
 
     async def _evict(self, asked: Asked) -> object:
         wanted = fields(asked, Evict)

@@ -13,6 +13,7 @@ from edge import clock
 from edge.errors import EdgeError
 from edge.policy.facts import Endpoint, Standing, State
 from edge.proxy.parts import Parts
+from edge.proxy.whereabouts import whereabouts
 from edge.wire import calls
 
 SCHEMA_VERSION: Final = 1
@@ -146,11 +147,20 @@ class Report:
         return rows
 
     async def weights(self) -> object:
-        """The weight store as it tells itself."""
+        """The weight store as it tells itself, and of each model what is where and why."""
         found = await self._weights()
         if found is None:
             return {"schema_version": SCHEMA_VERSION, "error": "the weight store does not answer"}
-        return {"schema_version": SCHEMA_VERSION, "node": self._parts.config.node, "weights": _whole(found)}
+        parts = self._parts
+        rows = whereabouts(
+            {name: worker.book for name, worker in parts.upstream.workers.items()},
+            parts.inventory.held,
+            found,
+            parts.models.by_digest,
+            clock.now_ms(),
+        )
+        told = {"schema_version": SCHEMA_VERSION, "node": parts.config.node, "weights": _whole(found)}
+        return {**told, "models": rows}
 
     async def _weights(self) -> calls.WeightsState | None:
         with contextlib.suppress(EdgeError):
