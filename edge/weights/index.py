@@ -9,7 +9,7 @@ Two loops, each with its own connections: one writes (heartbeat, registration, c
 sweeping of dead nodes), one reads (the Stream of changes, all keys when events were lost).
 So a Redis that is read-only is still followed. Knows no disk and fetches nothing.
 
-A node's user needs no more than this (tests/service/test_index.py runs under it):
+A node's user needs no more than this (tests/service/test_index_rights.py):
   resetchannels %R~wc:{REGION}:* ~wc:{REGION}:alive:NODE
   and ~wc:{REGION}: before each of epoch ev loc:* lease:* have:* node:*
   -@all +eval +eval_ro +evalsha +evalsha_ro +scan +type +getrange +set +del +pexpire +pttl +hset +hget

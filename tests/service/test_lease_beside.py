@@ -6,7 +6,7 @@ import pytest
 
 from edge.weights.index import Lease, Taken
 from edge.weights.scripts import MAX_BESIDE
-from tests.service.test_index import X, joined
+from tests.support.indexnodes import X, joined
 from tests.support.redis import RedisServer
 from tests.support.redis import running as redis_running
 from tests.support.wait import wait_until

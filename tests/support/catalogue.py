@@ -14,7 +14,7 @@ FAULTS, SLOW = (
     LAB + "test_faults.py::test_each_way_to_fail_is_felt_and_healed",
     SOAK + "test_faults.py::test_each_way_to_fail_is_felt_and_healed",
 )
-INDEX, WORKER = SERVICE + "test_index.py::", SERVICE + "test_worker.py::"
+INDEX, WORKER = SERVICE + "test_index_", SERVICE + "test_worker.py::"
 WARM = LOST + "test_warm_requests_see_nothing_and_cold_starts_still_work"
 
 
@@ -79,10 +79,10 @@ CATALOGUE: Final = (
     Row(23, "Redis is stopped", "nothing", (WARM + "[frozen]",)),
     Row(24, "Redis is flushed", "nothing", (WARM + "[flushed]",)),
     Row(25, "Redis refuses: read-only, out of memory, another password", "nothing",
-        (WARM + "[read-only]", WARM + "[another password]", SLOW + "[redis.eu-out-of-memory]", INDEX + "test_a_full_redis")),
-    Row(26, "Redis comes back from an old dump", "nothing: it is another epoch", (INDEX + "test_an_old_dump_is_another_epoch",)),
+        (WARM + "[read-only]", WARM + "[another password]", SLOW + "[redis.eu-out-of-memory]", INDEX + "faults.py::test_a_full_redis")),
+    Row(26, "Redis comes back from an old dump", "nothing: it is another epoch", (INDEX + "faults.py::test_an_old_dump_is_another_epoch",)),
     Row(27, "the index is poisoned", "nothing: the last good entries stay",
-        (INDEX + "test_poison_changes_nothing_and_is_counted", INDEX + "test_a_node_that_starts_among_poison_reads_what_is_good")),
+        (INDEX + "poison.py::test_poison_changes_nothing_and_is_counted", INDEX + "poison.py::test_a_node_that_starts_among_poison_reads_what_is_good")),
     Row(28, "two owners of one lease", "bytes are spent twice, nothing is wrong",
         (SERVICE + "test_split_lease.py::test_two_leaders_of_one_fetch_cost_bytes_and_nothing_else",)),
     Row(29, "a worker is killed in mid-inference", "503 or once more elsewhere; the worker comes back",
