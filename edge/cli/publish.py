@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 LEAVE_S: Final = 3.0
 
 
-def _origin_options(command: Any) -> Any:
+T = TypeVar("T")
+
+
+def origin_options(command: Any) -> Any:
+    """Which origin, and how to tell what came of it."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="JSON instead of text."),
         click.option(
@@ -35,7 +39,7 @@ def _origin_options(command: Any) -> Any:
 @click.argument("store", type=Path)
 @click.argument("names", nargs=-1)
 @click.option("--current", help="The version to serve of the one model named; without, what STORE serves.")
-@_origin_options
+@origin_options
 def push(
     store: Path,
     names: tuple[str, ...],
@@ -55,7 +59,7 @@ def push(
 @click.command()
 @click.argument("name")
 @click.argument("version")
-@_origin_options
+@origin_options
 def rollout(name: str, version: str, config_path: Path | None, origin: str | None, *, as_json: bool) -> None:
     """Serve VERSION of model NAME, which the origin has, by default."""
     _published(lambda to: to.rollout(name, version), config_path, origin, as_json=as_json)
@@ -65,7 +69,7 @@ def rollout(name: str, version: str, config_path: Path | None, origin: str | Non
 @click.argument("name", required=False)
 @click.option("--to-version", help="That version of NAME; without, the one served before.")
 @click.option("--to-epoch", type=click.IntRange(1), help="The whole catalogue of that epoch.")
-@_origin_options
+@origin_options
 def rollback(
     name: str | None,
     to_version: str | None,
@@ -96,17 +100,14 @@ def _published(
     change: "Callable[[Publisher], Published]", config_path: Path | None, origin: str | None, *, as_json: bool
 ) -> None:
     """Make one change and say what came of it; any failure ends the program with its status."""
-    if origin is None:
-        if config_path is None:
-            fail("give --origin URL, or -c FILE of a node that has it", USAGE)
-        origin = str(load_config(config_path).weights.origin)
+    origin = origin_url(config_path, origin)
     from edge.errors import EdgeError
     from edge.weights.publish import Publisher
 
     stop = threading.Event()
     with progress() as report:
         try:
-            done = _interruptible(lambda: change(Publisher(origin, stop=stop, report=report)), stop)
+            done = interruptible(lambda: change(Publisher(origin, stop=stop, report=report)), stop)
         except EdgeError as error:
             fail(error.message, NOT_FOUND if error.status == 404 else FAILURE)
     told = {
@@ -125,9 +126,18 @@ def _published(
     tell(told, as_json=as_json)
 
 
-def _interruptible(work: "Callable[[], Published]", stop: threading.Event) -> "Published":
+def origin_url(config_path: Path | None, origin: str | None) -> str:
+    """What `origin_options` say; without either, the program ends."""
+    if origin is not None:
+        return origin
+    if config_path is None:
+        fail("give --origin URL, or -c FILE of a node that has it", USAGE)
+    return str(load_config(config_path).weights.origin)
+
+
+def interruptible(work: Callable[[], T], stop: threading.Event) -> T:
     """`work` in a thread, so that Ctrl-C is heard while the library waits for the network."""
-    done: list[Published] = []
+    done: list[T] = []
     failed: list[BaseException] = []
 
     def run() -> None:
