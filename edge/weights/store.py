@@ -121,7 +121,8 @@ class Store:
 
     def _begin(self) -> bool:
         """Was the last stop a clean one? From now on this run is not, until `close`."""
-        clean = True
+        # Without its marker a store with blobs in it is one that was started while its disk was full.
+        clean = not any((self.root / "blobs").iterdir())
         with contextlib.suppress(FileNotFoundError):
             try:
                 record = json.loads((self.root / "node.json").read_bytes())
@@ -135,7 +136,14 @@ class Store:
                     f"weights.store {self.root} has layout {layout}, this version reads {LAYOUT}; "
                     "move it away, it will be fetched again",
                 )
-        self._mark(clean=False)
+        try:
+            self._mark(clean=False)
+        except EdgeError as error:
+            if error.reason is not Reason.NO_SPACE:
+                raise
+            # What lies here can be served all the same; no marker says what this one would.
+            log.warning("%s", error.message)
+            (self.root / "node.json").unlink(missing_ok=True)
         return clean
 
     def _stopped_ns(self) -> int:
@@ -182,8 +190,11 @@ class Store:
             os.close(fd)
         self._lingering.clear()
         if self._root_fd >= 0:
-            if clean:
-                self._mark(clean=True)
+            try:
+                if clean:
+                    self._mark(clean=True)
+            except EdgeError as error:
+                log.warning("blobs are verified at the next start: %s", error.message)
             os.close(self._root_fd)
             self._root_fd = -1
 
