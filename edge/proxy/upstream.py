@@ -102,6 +102,9 @@ class Upstream:
             if model.loading is not None:
                 residency, hydrate_ms, outside_bytes = await worker.ensure(model, deadline_ms)
                 deadline_ms -= hydrate_ms
+            if objects is not None:
+                await objects.wait(deadline_ms)
+                deadline_ms -= objects.waited_ms
             # Time spent waiting at the door is not given back to the worker.
             told = objects.told if objects is not None else ()
             local = msgspec.structs.replace(call, deadline_ms=deadline_ms, objects=told)
