@@ -1,7 +1,8 @@
 """The reading side of the region's index: keeps the mirror like it.
 
 Follows the Stream of changes; looks at the epoch and at the nodes in between; reads all keys
-when the Stream can't tell what was missed (trimmed, another one, another epoch, an event
+when the Stream can't tell what was missed (trimmed; another one, or one that does not have
+the event seen last, as in an old dump or in a replica that took over; another epoch; an event
 that could not be read), and once a minute in any case. Calls nobody dead while this node was
 itself cut off: after a stop of Redis every node's sign of life has run out.
 
@@ -64,6 +65,8 @@ class Follower:
         self._mirror = mirror
         self._hooks = hooks
         self._at_id = "0-0"
+        #: Was an event of that id in the Stream? Then it must be there until newer ones displace it.
+        self._anchored = False
         self._reload_at_ms = 0.0
         self._look_at_nodes_ms = 0.0
         self._curious: set[str] = set()
@@ -98,7 +101,11 @@ class Follower:
             return True
         reply = await self._client.run(scripts.NEWS, [stream], self._at_id)
         news = msgspec.msgpack.decode(reply, type=scripts.News)
-        self._at_id = news.last or self._at_id
+        if self._anchored and not news.kept:
+            # Another past than the one that was followed: `_look` will see it too.
+            return True
+        if news.last:
+            self._at_id, self._anchored = news.last, True
         foreign, changed = False, set()
         for fields in news.events:
             event = read_event(*fields)
@@ -129,13 +136,15 @@ class Follower:
             names = sorted({*names, *self._mirror.known()})[: scripts.MAX_NODES]
         self._curious.clear()
         keys = [key for node in names for key in (f"alive:{node}", f"node:{node}")]
-        reply = await self._client.run(scripts.LOOK, self._who.keys("epoch", "ev", *keys))
+        reply = await self._client.run(scripts.LOOK, self._who.keys("epoch", "ev", *keys), self._at_id)
         look = msgspec.msgpack.decode(reply, type=scripts.Look)
         if look.epoch != self._mirror.epoch:
             self._hooks.lost_epoch(look.epoch)
             if EPOCH.fullmatch(look.epoch):
                 self._reload_at_ms = 0.0
-        elif has_gap(self._at_id, look.oldest, look.last, trimmed=look.trimmed):
+        elif (self._anchored and not look.kept) or has_gap(
+            self._at_id, look.oldest, look.last, trimmed=look.trimmed
+        ):
             self._reload_at_ms = 0.0
         self._judge(dict(zip(names, look.nodes, strict=True)))
         return look
@@ -177,7 +186,7 @@ class Follower:
         now_ms = clock.now_ms()
         if look.epoch != self._mirror.epoch:
             self._settle_at_ms = now_ms + self._alive_ms
-        self._at_id = look.last
+        self._at_id, self._anchored = look.last, look.ends
         self._reload_at_ms = now_ms + RELOAD_MS
         judge = self._hooks.may_judge()
         self._mirror.load(reading, look.epoch, judge=judge)

@@ -159,14 +159,14 @@ class Index:
     ) -> None:
         self._who = Who(node, boot, blobs, scripts.prefix(region))
         self._lease_ms = min(settings.lease_ms, scripts.MAX_LEASE_MS)
-        self._alive_ms = settings.alive_ms
+        self._alive_ms = min(settings.alive_ms, scripts.MAX_ALIVE_MS)
         self._on_change = on_change
         self._draw = draw
         self._commands = _Client(settings, password, CONNECTIONS)
         self._events = _Client(settings, password, 1)
         self._mirror = Mirror(node)
-        self._teller = Teller(self._commands, self._who, settings.alive_ms, stored)
-        self._follower = Follower(self._events, self._who, settings.alive_ms, self._mirror, self)
+        self._teller = Teller(self._commands, self._who, self._alive_ms, stored)
+        self._follower = Follower(self._events, self._who, self._alive_ms, self._mirror, self)
         self._well = {"write": False, "read": False}
         self._last_error = "not asked yet"
         self._writing_since_ms: float | None = None

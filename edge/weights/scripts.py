@@ -30,6 +30,8 @@ MAX_NODES: Final = 512
 #: So many askers of one lease are told of; beyond, they are gathered anew.
 MAX_BESIDE: Final = 64
 MAX_LEASE_MS: Final = 120_000
+#: A sign of life that is good for longer was given before Redis' clock was set back: it is none.
+MAX_ALIVE_MS: Final = 120_000
 
 
 def prefix(region: str) -> str:
@@ -53,19 +55,28 @@ class NodeLook(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Look(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of LOOK. `epoch` "" = there is none; `trimmed`: older events than `oldest` are gone."""
+    """Reply of LOOK. `epoch` "" = there is none; `trimmed`: older events than `oldest` are gone.
+
+    `kept`: the event that was asked for is still there; `ends`: the Stream ends with the event `last`.
+    """
 
     epoch: str
     oldest: str
     last: str
     trimmed: bool
+    kept: bool
+    ends: bool
     nodes: list[NodeLook]
 
 
 class News(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of NEWS: the last event's id ("" = none), and each event's fields, all "" where one is wrong."""
+    """Reply of NEWS: the last event's id ("" = none), and each event's fields, all "" where one is wrong.
+
+    `kept`: the event behind which they come is still there.
+    """
 
     last: str
+    kept: bool
     events: list[tuple[str, str, str, str]]
 
 
@@ -113,7 +124,9 @@ local function epoch_at(key)
   return text and #text == 32 and string.match(text, '^[0-9a-f]+$') or ''
 end
 local function living(key)
-  return short(key, 64) and redis.call('PTTL', key) > 0 or false
+  if not short(key, 64) then return false end
+  local left = redis.call('PTTL', key)
+  return left > 0 and left <= {MAX_ALIVE_MS}
 end
 local function fit(key, wanted)
   local found = kind(key)
@@ -241,31 +254,36 @@ return 1
 LOOK: Final = (
     _COMMON
     + """
--- KEYS epoch ev (alive node)...
-local oldest, last, trimmed = '0-0', '0-0', false
+-- KEYS epoch ev (alive node)...; ARGV seen
+local oldest, last, trimmed, kept, ends = '0-0', '0-0', false, false, false
 if kind(KEYS[2]) == 'stream' then
   local facts, info = redis.call('XINFO', 'STREAM', KEYS[2]), {}
   for at = 1, #facts, 2 do info[facts[at]] = facts[at + 1] end
   last = info['last-generated-id']
   oldest = info['first-entry'] and info['first-entry'][1] or last
   trimmed = info['entries-added'] > info['length']
+  kept = #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1]) > 0
+  ends = info['last-entry'] and info['last-entry'][1] == last or false
 end
 local nodes = {}
 for at = 3, #KEYS, 2 do
   table.insert(nodes, {living(KEYS[at]), field(KEYS[at + 1], 'boot'), field(KEYS[at + 1], 'blobs')})
 end
-return cmsgpack.pack({epoch_at(KEYS[1]), oldest, last, trimmed, nodes})
+return cmsgpack.pack({epoch_at(KEYS[1]), oldest, last, trimmed, kept, ends, nodes})
 """
 )
-"""Reads only: the epoch, the ends of the Stream, and some nodes."""
+"""Reads only: the epoch, the ends of the Stream, whether the event seen last is in it, and some nodes."""
 
 NEWS: Final = (
     _COMMON
     + f"""
 -- KEYS ev; ARGV after
 local events, last = {{}}, ''
-if kind(KEYS[1]) ~= 'stream' then return cmsgpack.pack({{'', events}}) end
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', {EVENTS})) do
+if kind(KEYS[1]) ~= 'stream' then return cmsgpack.pack({{'', false, events}}) end
+local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', {EVENTS} + 1)
+local kept = entries[1] and entries[1][1] == ARGV[1] or false
+if kept then table.remove(entries, 1) end
+for _, entry in ipairs(entries) do
   local found, facts = {{epoch = '', node = '', digest = '', state = ''}}, entry[2]
   for at = 1, #facts, 2 do
     local name, text = facts[at], facts[at + 1]
@@ -276,10 +294,13 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT
   table.insert(events, plain and event or {{'', '', '', ''}})
   last = entry[1]
 end
-return cmsgpack.pack({{last, events}})
+return cmsgpack.pack({{last, kept, events}})
 """
 )
-"""Reads only: the next events. In one string: the client needs 0.3 ms to parse an event of a plain reply."""
+"""Reads only: the next events, at most one more than EVENTS.
+
+In one string: the client needs 0.3 ms to parse an event of a plain reply.
+"""
 
 PAGE: Final = (
     _COMMON

@@ -123,12 +123,20 @@ class Teller:
         self._poke.set()
 
     def compare(self, epoch: str, listed: set[str]) -> None:
-        """What the index lists for this node in that epoch: what is missing or too much is told again."""
-        if epoch != self._epoch or self._pending:
+        """What the index lists for this node in that epoch: what is missing or too much is told again.
+
+        Before this node has registered there, what is listed is something to be taken back then:
+        an old dump may list what this very process had long since taken back.
+        """
+        if epoch != self._epoch:
+            self._said |= listed
+            if epoch == self._begun:
+                self._left.update(dict.fromkeys(listed - self._registering.keys()))
             return
-        for digest in self._told.keys() - listed:
+        # What is pending will be told anyhow.
+        for digest in self._told.keys() - listed - self._pending.keys():
             self.change(digest, self._told[digest])
-        for digest in listed - self._told.keys():
+        for digest in listed - self._told.keys() - self._pending.keys():
             self.change(digest, None)
 
     # --- the loop

@@ -35,7 +35,7 @@ def acl(region: str, node: str, password: str) -> str:
 
 
 class RedisServer:
-    """One server in a directory of its own. Its data is gone whenever it is started."""
+    """One server in a directory of its own. Its data is gone whenever it is started, save after `restore`."""
 
     def __init__(self, region: str, nodes: tuple[str, ...]) -> None:
         self.region = region
@@ -83,7 +83,7 @@ class RedisServer:
     # --- its life
 
     def start(self) -> None:
-        """Empty, and answering."""
+        """Empty, or as the dump says that `restore` laid in its way; and answering."""
         self._process = subprocess.Popen(["redis-server", str(self._dir / "redis.conf")])
         deadline = clock.now_s() + _START_S
         while True:
@@ -105,6 +105,18 @@ class RedisServer:
             self._process = None
         self.admin.close()
         self.socket.unlink(missing_ok=True)
+        (self._dir / "dump.rdb").unlink(missing_ok=True)
+
+    def dump(self) -> None:
+        """Keep a copy of all that it knows, for a later `restore`."""
+        self.admin.save()
+        (self._dir / "dump.rdb").rename(self._dir / "kept.rdb")
+
+    def restore(self) -> None:
+        """Killed, and started again with what `dump` kept."""
+        self.kill()
+        shutil.copy(self._dir / "kept.rdb", self._dir / "dump.rdb")
+        self.start()
 
     def remove(self) -> None:
         self.kill()
