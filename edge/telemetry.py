@@ -21,7 +21,10 @@ from prometheus_client.registry import Collector
 _DURATIONS_S: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 )  # fmt: skip
+_ERROR_RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STAGES: Final = ("route", "queue", "hydrate", "infer")
+#: Models that have a label of their own in metrics of hydration: each is a dozen series per source.
+MAX_MODEL_LABELS: Final = 256
 
 
 class Spread:
@@ -87,27 +90,62 @@ class PerRequest(Collector):
         yield decisions
 
 
+class OfWeights(Collector):
+    """What the weight store counts; set before a scrape. Its own restart begins them anew."""
+
+    def __init__(self) -> None:
+        self.moved_bytes: dict[str, int] = {}
+        self.evictions: dict[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """The library's view of the numbers now."""
+        moved = CounterMetricFamily(
+            "edge_hydration_bytes", "Weight bytes moved, by where they came from.", labels=("source",)
+        )
+        for source, count in self.moved_bytes.items():
+            moved.add_metric((source,), count)
+        yield moved
+        evictions = CounterMetricFamily(
+            "edge_cache_evictions",
+            "Evictions, by tier: models of a device, files of the disk.",
+            labels=("tier",),
+        )
+        for tier, count in self.evictions.items():
+            evictions.add_metric((tier,), count)
+        yield evictions
+
+
 class Metrics:
     """All metrics of a proxy. One instance per process, its own registry."""
 
     def __init__(self, *, node: str, pop: str, version: str) -> None:
         self.registry = CollectorRegistry()
         self._per_request = PerRequest(pop)
+        self._hydrated_models: set[str] = set()
         self.registry.register(self._per_request)
+        self.weights = OfWeights()
         self._dropped = Counter(
             "edge_dropped", "Requests refused or failed, by reason.", ("reason",), registry=self.registry
         )
-        self._hydration_bytes = Counter(
-            "edge_hydration_bytes",
-            "Weight bytes moved, by where they came from.",
-            ("source",),
-            registry=self.registry,
-        )
-        self.hydration = Histogram(
+        self.registry.register(self.weights)
+        self._hydration = Histogram(
             "edge_hydration_seconds",
             "From a cold request to its model being resident on the device.",
             ("model", "source"),
             buckets=_DURATIONS_S,
+            registry=self.registry,
+        )
+        self._estimate_error = Histogram(
+            "edge_hydration_estimate_error_ratio",
+            "How wrong it was expected, as a ratio of what a hydration took.",
+            ("source",),
+            buckets=_ERROR_RATIOS,
+            registry=self.registry,
+        )
+        self._hydration_failures = Counter(
+            "edge_hydration_failures",
+            "Hydrations that did not end on a device, by reason.",
+            ("reason",),
             registry=self.registry,
         )
         self.cache_bytes = Gauge(
@@ -136,7 +174,6 @@ class Metrics:
             registry=self.registry,
         )
         self.drop = lru_cache(maxsize=64)(lambda reason: self._dropped.labels(reason).inc)
-        self.moved = lru_cache(maxsize=8)(lambda source: self._hydration_bytes.labels(source).inc)
         self._forwarded = Counter(
             "edge_forwarded",
             "Requests that other nodes sent here, by what became of them (served, refused, failed).",
@@ -176,6 +213,22 @@ class Metrics:
             "edge_build_info", "1; the labels tell.", ("node", "pop", "version"), registry=self.registry
         )
         build.labels(node, pop, version).set(1)
+
+    def hydrated(self, model: str, source: str, seconds: float) -> None:
+        """One model came to a device. Of a catalogue of thousands only the first names become labels."""
+        if model not in self._hydrated_models:
+            if len(self._hydrated_models) >= MAX_MODEL_LABELS:
+                model = ""
+            self._hydrated_models.add(model)
+        self._hydration.labels(model, source).observe(seconds)
+
+    def hydration_failed(self, reason: str) -> None:
+        """One did not; `reason` is a word of edge.errors.Reason."""
+        self._hydration_failures.labels(reason).inc()
+
+    def estimated(self, source: str, error_ratio: float) -> None:
+        """How wrong one was expected; `source` is a word of edge.policy.facts.Tier."""
+        self._estimate_error.labels(source).observe(error_ratio)
 
     def decision(self, reason: str) -> None:
         """One decision."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.own import Rate
 from edge.policy.eviction import Resident, plan
-from edge.policy.facts import Rates, Tier
+from edge.policy.facts import Rates
 from edge.policy.score import LOAD_FIXED_MS
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Entry:
     __slots__ = (
         "device_bytes",
         "digest",
+        "expected_ms",
         "far_bytes",
         "held_on",
         "hold_again_at_ms",
@@ -98,6 +99,8 @@ class Entry:
         self.device_bytes = 0
         self.in_use = 0
         self.load_ms = 0.0
+        #: How long all of it was expected to take when it set out.
+        self.expected_ms = 0.0
         self.loading: asyncio.Task[str] | None = None
         self.leaving: asyncio.Task[None] | None = None
         self.on_idle: asyncio.Future[None] | None = None
@@ -272,19 +275,6 @@ class LoadTimes:
     def expect_ms(self, digest: str, size_bytes: int) -> float:
         """What loading it will take, from its own loads or else from its size."""
         return self._known.get(digest) or LOAD_FIXED_MS + size_bytes / self.bytes_per_ms
-
-
-def fetch_ms(source: Tier, missing_bytes: int, rates: Rates) -> float:
-    """How long the bytes that are missing here take from there."""
-    match source:
-        case Tier.DEVICE | Tier.HOST | Tier.DISK:
-            return 0.0
-        case Tier.REGION:
-            return missing_bytes / rates.region
-        case Tier.FAR:
-            return missing_bytes / rates.far
-        case Tier.ORIGIN:
-            return missing_bytes / rates.origin
 
 
 class Uploads:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from edge import clock
 from edge.config import Routing
 from edge.errors import EdgeError
-from edge.policy.facts import Beacon, Rates, State, Tier
+from edge.policy.facts import Beacon, State, Tier
 from edge.policy.hydration import (
     INTENT_MS,
     Candidate,
@@ -30,7 +30,7 @@ from edge.policy.hydration import (
     judge,
     worth_of,
 )
-from edge.proxy.device import LOADING, Stage, fetch_ms
+from edge.proxy.device import LOADING, Stage
 from edge.proxy.holds import FETCH_MS
 from edge.proxy.worker import LocalWorker
 from edge.wire import calls
@@ -87,7 +87,8 @@ class Hydrator:
     """The background loads of one node; at most one per worker.
 
     `allowed` says whether a model may run here, `source` where it would come from, `name` what
-    people call it. `changed` runs when `evicting` did: the beacon should tell.
+    people call it, `fetch_ms` how long so many bytes of it take from there. `changed` runs when
+    `evicting` did: the beacon should tell.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Hydrator:
         allowed: Callable[[str], bool],
         source: Callable[[str], Source],
         name: Callable[[str], str],
-        rates: Callable[[], Rates],
+        fetch_ms: Callable[[str, Tier, int], float],
         changed: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
@@ -114,7 +115,7 @@ class Hydrator:
         self._allowed = allowed
         self._source = source
         self._name = name
-        self._rates = rates
+        self._fetch_ms = fetch_ms
         self._changed = changed
         self._spawn = spawn
         self._weighing_s = 0.0
@@ -215,7 +216,7 @@ class Hydrator:
     def _candidate(
         self, digest: str, wanted: Wanted, needs: Needs, worker: LocalWorker, source: Source
     ) -> Candidate:
-        load_ms = fetch_ms(source.tier, needs.device_bytes, self._rates())
+        load_ms = self._fetch_ms(digest, source.tier, needs.device_bytes)
         load_ms += worker.moves.times.expect_ms(digest, needs.device_bytes)
         price_ms = 0.0
         if source.tier in (Tier.FAR, Tier.ORIGIN):

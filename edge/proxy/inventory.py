@@ -1,4 +1,4 @@
-"""What lies whole on this node's disk, and how fast weights came from where.
+"""What lies whole on this node's disk, what is on its way, and how fast weights came from where.
 
 Asked of the weight store again and again; while it is away the last answer stands, as the
 disk does not change without it. It does not know what is on a device.
@@ -24,6 +24,7 @@ TIMEOUT_S: Final = 5.0
 BACK_S: Final = 60.0
 #: A disk has fewer manifests; more is no answer of ours.
 MAX_HELD: Final = 65_536
+MAX_FETCHING: Final = 256
 
 _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(
     dict[str, tuple[Literal["disk", "host"], int]]
@@ -36,6 +37,8 @@ class Inventory:
     def __init__(self, store: Dialer, *, on_change: Callable[[], None]) -> None:
         self.held: Mapping[str, tuple[Tier, int]] = {}
         self.rates = Rates()
+        #: What is on its way here, by digest.
+        self.fetching: Mapping[str, calls.Fetching] = {}
         self.last_error = ""
         self._store = store
         self._on_change = on_change
@@ -74,8 +77,9 @@ class Inventory:
             origin=state.origin_rate or guess.origin,
         )
         self._link, self._number = link, state.number
-        if held != self.held or rates != self.rates:
-            self.held, self.rates = held, rates
+        fetching = {one.digest: one for one in state.fetching[:MAX_FETCHING]}
+        if held != self.held or rates != self.rates or fetching != self.fetching:
+            self.held, self.rates, self.fetching = held, rates, fetching
             self._on_change()
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Final
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.proxy.device import Entry, Stage
+from edge.proxy.estimates import Estimates
 from edge.proxy.holds import Holds
 from edge.proxy.models import Models
 from edge.proxy.moves import Moves
@@ -48,6 +49,7 @@ class Loader:
         moves: Moves,
         holds: Holds,
         models: Models,
+        estimates: Estimates,
         refresh: Callable[[], Coroutine[Any, Any, None]],
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
@@ -57,8 +59,10 @@ class Loader:
         self._book = moves.book
         self._holds = holds
         self._models = models
+        self._estimates = estimates
         self._refresh = refresh
         self._spawn = spawn
+        self.evictions = 0
         self._order = asyncio.Lock()
 
     async def load(self, entry: Entry, far: tuple[calls.FarSource, ...]) -> str:
@@ -92,6 +96,7 @@ class Loader:
                     text = f"the weight store of {self._name} is away: {error.message}"
                     raise EdgeError(Reason.LINK_LOST, text, retryable=True, retry_after_s=2) from error
             else:
+                self._estimates.fetched(entry.digest, ensured)
                 entry.moved_bytes += ensured.moved_bytes
                 entry.far_bytes += ensured.outside_bytes
                 return ensured.residency, raw
@@ -180,6 +185,7 @@ class Loader:
 
     def begin_leaving(self, entry: Entry) -> "asyncio.Task[None]":
         """A resident model leaves from now on; the task ends when its memory is free."""
+        self.evictions += 1
         self._moves.to(entry, Stage.LEAVING)
         entry.leaving = self._spawn(self._unload(entry))
         return entry.leaving

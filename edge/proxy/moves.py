@@ -10,9 +10,10 @@ from typing import Final
 
 from edge import clock
 from edge.fleet.own import OwnWorker
-from edge.policy.facts import Rates, Tier
+from edge.policy.facts import Tier
 from edge.policy.score import UNKNOWN_WEIGHTS_BYTES
-from edge.proxy.device import LOADING, Book, Entry, LoadTimes, OnDevice, Stage, fetch_ms, lost
+from edge.proxy.device import LOADING, Book, Entry, LoadTimes, OnDevice, Stage, lost
+from edge.proxy.estimates import Estimates
 from edge.proxy.holds import Holds
 from edge.weights.manifest import Manifest
 from edge.wire import calls
@@ -30,20 +31,20 @@ class Moves:
         endpoint: OwnWorker,
         *,
         nearest: Callable[[str], tuple[Tier, int]],
-        rates: Callable[[], Rates],
+        estimates: Estimates,
     ) -> None:
         self.book = book
         self.times = LoadTimes()
         self._holds = holds
         self._endpoint = endpoint
         self._nearest = nearest
-        self._rates = rates
+        self._estimates = estimates
 
     def begin(self, digest: str, model: str, victims: frozenset[str] | None) -> Entry:
         """It sets out for the device; `victims` as in Entry."""
         entry = self.book.begin(digest, model, clock.now_ms())
         entry.victims = victims
-        self._expect(entry)
+        entry.expected_ms = self._expect(entry)
         return entry
 
     def fetched(self, entry: Entry, manifest: Manifest) -> None:
@@ -111,19 +112,26 @@ class Moves:
             if entry.stage in LOADING:
                 self._expect(entry)
 
+    def expect_fetches(self) -> None:
+        """Tell again of what is being fetched: the weight store said how far it is."""
+        for entry in self.book.entries():
+            if entry.stage is Stage.FETCHING:
+                self._expect(entry)
+
     def tell_load(self) -> None:
         """How full the device is, and when it could load another model."""
         self._endpoint.used_bytes = self.book.used_bytes
         self._endpoint.loader_wait(self.book.loader_wait_ms(clock.now_ms()))
 
-    def _expect(self, entry: Entry) -> None:
-        """Tell when it will be there: bytes that are missing, loads before it, its own load."""
+    def _expect(self, entry: Entry) -> float:
+        """Tell in how many ms it will be there: bytes that are missing, loads before it, its own load."""
         now_ms = clock.now_ms()
         ready_at_ms = now_ms + self.book.loader_wait_ms(now_ms)
         if entry.stage is Stage.FETCHING:
             source, known_bytes = self._nearest(entry.digest)
             missing_bytes = known_bytes or UNKNOWN_WEIGHTS_BYTES
             entry.load_ms = self.times.expect_ms(entry.digest, missing_bytes)
-            fetched_at_ms = now_ms + fetch_ms(source, missing_bytes, self._rates())
+            fetched_at_ms = now_ms + self._estimates.fetch_ms(entry.digest, source, missing_bytes)
             ready_at_ms = max(fetched_at_ms, ready_at_ms) + entry.load_ms
         self._endpoint.loading(entry.digest, ready_at_ms)
+        return ready_at_ms - now_ms

@@ -29,6 +29,7 @@ from edge.policy.score import nearest_source, regions_holding
 from edge.proxy.acts import Acts
 from edge.proxy.door import Door
 from edge.proxy.elsewhere import Elsewhere
+from edge.proxy.estimates import Estimates
 from edge.proxy.explain import Ring
 from edge.proxy.handler import Handler
 from edge.proxy.hydrator import Hydrator, Source, World
@@ -110,6 +111,12 @@ class Parts:
         )
         self.models = Models(self.store)
         self.inventory = Inventory(self.store, on_change=self._inventory_changed)
+        self.estimates = Estimates(
+            lambda: self.inventory.rates,
+            lambda: self.inventory.fetching,
+            on_scored=self.metrics.estimated,
+            on_failed=lambda error: self.metrics.hydration_failed(str(error.reason)),
+        )
         self.peers = self._make_peers()
         objects = Objects(self.store, config.public.limits.max_body_bytes)
         self.upstream = Upstream(self.fleet, self.peers.peers if self.peers else {}, objects)
@@ -135,7 +142,7 @@ class Parts:
             allowed=self._allowed,
             source=self._source,
             name=self.models.name_of,
-            rates=lambda: self.inventory.rates,
+            fetch_ms=self.estimates.fetch_ms,
             changed=self.publisher.changed,
             spawn=self.background.spawn,
         )
@@ -212,7 +219,7 @@ class Parts:
                 spawn=self.background.spawn,
                 on_hydrated=self._hydrated,
                 nearest=self._nearest,
-                rates=lambda: self.inventory.rates,
+                estimates=self.estimates,
                 max_body_bytes=config.public.limits.max_body_bytes,
             )
 
@@ -269,6 +276,9 @@ class Parts:
         self.fleet.rates = msgspec.structs.replace(
             self.inventory.rates, load=max(loads, default=self.inventory.rates.load)
         )
+        if self.inventory.fetching:
+            for worker in self.upstream.workers.values():
+                worker.moves.expect_fetches()
         self.fleet.touched()
         self.publisher.changed()
 
@@ -282,8 +292,7 @@ class Parts:
 
     def _hydrated(self, model: str, source: str, moved_bytes: int, seconds: float) -> None:
         self._inventory_changed()
-        self.metrics.hydration.labels(model, source).observe(seconds)
-        self.metrics.moved(source)(moved_bytes)
+        self.metrics.hydrated(model, source, seconds)
         log.info(
             "hydrated", extra={"model": model, "source": source, "bytes": moved_bytes, "s": round(seconds, 3)}
         )

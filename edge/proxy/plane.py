@@ -215,8 +215,21 @@ class Plane:
             "model": name,
             "current": found.version,
             "asked_per_s_here": round(demand.get(found.digest, 0.0), 3),
+            "seconds_to_a_device": self._estimate(found.digest, found.weights_bytes),
             "versions": versions,
             "manifest": await self._manifest(found.digest),
+        }
+
+    def _estimate(self, digest: str, size_bytes: int) -> dict[str, dict[str, float]]:
+        """What it would take now, by worker of this node and by where the weights come from."""
+        parts, now_ms = self._parts, clock.now_ms()
+        return {
+            name: parts.estimates.per_source(
+                size_bytes,
+                wait_ms=worker.book.loader_wait_ms(now_ms),
+                load_ms=worker.moves.times.expect_ms(digest, size_bytes),
+            )
+            for name, worker in parts.upstream.workers.items()
         }
 
     async def _manifest(self, digest: str) -> object:

@@ -37,9 +37,14 @@ class Report:
             metrics.endpoint_up.labels(endpoint.name).set(endpoint.state is State.UP and endpoint.linked)
         for name, worker in parts.upstream.workers.items():
             metrics.cache_bytes.labels(f"device:{name}").set(worker.used_bytes)
+        metrics.weights.evictions["device"] = sum(
+            worker.loader.evictions for worker in parts.upstream.workers.values()
+        )
         self._scrape_peers()
         weights = await self._weights()
         if weights is not None:
+            metrics.weights.evictions["disk"] = weights.evictions
+            metrics.weights.moved_bytes = dict(weights.sources)
             metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
             metrics.cache_bytes.labels("host").set(weights.host_used_bytes)
             metrics.cache_limit_bytes.labels("disk").set(weights.disk_bytes)

@@ -16,8 +16,9 @@ from edge.config import Worker as WorkerConfig
 from edge.config import size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.own import OwnWorker
-from edge.policy.facts import Rates, State, Tier
+from edge.policy.facts import State, Tier
 from edge.proxy.device import Book, Entry, Stage, Uploads
+from edge.proxy.estimates import Estimates
 from edge.proxy.holds import Holds
 from edge.proxy.loader import Loader
 from edge.proxy.models import Models
@@ -54,7 +55,7 @@ class LocalWorker:
     """One worker process of this node.
 
     `nearest` tells where a model's weights lie nearest to this node and how many bytes they
-    are (0 if unknown), `rates` how fast they come from there.
+    are (0 if unknown), `estimates` how long they take from there.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class LocalWorker:
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         on_hydrated: Callable[[str, str, int, float], None],
         nearest: Callable[[str], tuple[Tier, int]],
-        rates: Callable[[], Rates],
+        estimates: Estimates,
         max_body_bytes: int,
         starting_s: float = STARTING_S,
     ) -> None:
@@ -80,6 +81,7 @@ class LocalWorker:
         self.was_up = asyncio.Event()
         self._spawn = spawn
         self._on_hydrated = on_hydrated
+        self._estimates = estimates
         self._starting_s = starting_s
         self._lost_timer: asyncio.TimerHandle | None = None
         self.dialer = Dialer(
@@ -93,13 +95,14 @@ class LocalWorker:
             max_body_bytes=max_body_bytes,
         )
         self.holds = Holds(store, self.book, spawn)
-        self.moves = Moves(self.book, self.holds, endpoint, nearest=nearest, rates=rates)
+        self.moves = Moves(self.book, self.holds, endpoint, nearest=nearest, estimates=estimates)
         self.loader = Loader(
             name,
             dialer=self.dialer,
             moves=self.moves,
             holds=self.holds,
             models=models,
+            estimates=estimates,
             refresh=self.refresh,
             spawn=spawn,
         )
@@ -206,8 +209,13 @@ class LocalWorker:
 
     async def _load(self, entry: Entry, far: tuple[calls.FarSource, ...]) -> str:
         started_ms = clock.now_ms()
-        residency = await self.loader.load(entry, far)
+        try:
+            residency = await self.loader.load(entry, far)
+        except EdgeError as error:
+            self._estimates.failed(error)
+            raise
         seconds = (clock.now_ms() - started_ms) / 1000.0
+        self._estimates.scored(residency, entry.expected_ms, seconds * 1000.0)
         self._on_hydrated(entry.model, residency, entry.moved_bytes, seconds)
         return residency
 

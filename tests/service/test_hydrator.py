@@ -11,6 +11,7 @@ from edge.config import Routing, Worker
 from edge.policy.facts import Beacon, ModelBeacon, OnDevice, Rates, State, Tier, WorkerBeacon
 from edge.policy.hydration import INTENT_MS, Needs
 from edge.proxy.device import Stage
+from edge.proxy.estimates import Estimates
 from edge.proxy.hydrator import MAX_RECENT, Hydrator, Source, World
 from edge.weights.manifest import Manifest
 from tests.support import tiny
@@ -54,7 +55,7 @@ class Planet:
             allowed=lambda digest: digest not in self.confined,
             source=lambda _: Source(Tier.FAR),
             name=lambda digest: digest[:4],
-            rates=Rates,
+            fetch_ms=Estimates(Rates, dict).fetch_ms,
             changed=lambda: self.told.append(self.hydrator.evicting),
             spawn=node.background.spawn,
         )

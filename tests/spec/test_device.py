@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge.errors import EdgeError, Reason
-from edge.policy.facts import Rates, Tier
+from edge.policy.facts import Rates
 from edge.policy.score import LOAD_FIXED_MS
 from edge.proxy.device import (
     LOADING,
@@ -18,7 +18,6 @@ from edge.proxy.device import (
     OnDevice,
     Stage,
     Uploads,
-    fetch_ms,
     lost,
 )
 
@@ -214,17 +213,6 @@ def test_what_is_learned_is_bounded():
         times.observe(str(number), MIB, 5.0)
     assert times.expect_ms("0", 0) == LOAD_FIXED_MS
     assert times.expect_ms("1", 0) == 5.0
-
-
-@pytest.mark.parametrize(
-    ("source", "expected_ms"),
-    [
-        (Tier.DEVICE, 0.0), (Tier.HOST, 0.0), (Tier.DISK, 0.0),
-        (Tier.REGION, 10.0), (Tier.FAR, 100.0), (Tier.ORIGIN, 200.0),
-    ],
-)  # fmt: skip
-def test_a_fetch_takes_what_its_source_gives(source, expected_ms):
-    assert fetch_ms(source, 1_000, Rates(region=100.0, far=10.0, origin=5.0)) == expected_ms
 
 
 @pytest.mark.parametrize(("hard_limit", "cap"), [(1, 1), (7, 1), (8, 2), (128, 32)])

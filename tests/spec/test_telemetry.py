@@ -2,13 +2,14 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.telemetry import Metrics
+from edge.telemetry import MAX_MODEL_LABELS, Metrics
 
 NAMES = {
     "edge_announced": {()},
     "edge_beacons": {("outcome", "peer")},
     "edge_build_info": {("node", "pop", "version")},
     "edge_cache_bytes": {("tier",)},
+    "edge_cache_evictions": {("tier",)},
     "edge_cache_limit_bytes": {("tier",)},
     "edge_child_exits": {("role",)},
     "edge_connections": {()},
@@ -16,6 +17,8 @@ NAMES = {
     "edge_endpoint_up": {("served_by",)},
     "edge_forwarded": {("model", "outcome")},
     "edge_hydration_bytes": {("source",)},
+    "edge_hydration_estimate_error_ratio": {("source",)},
+    "edge_hydration_failures": {("reason",)},
     "edge_hydration_seconds": {("model", "source")},
     "edge_in_flight": {("served_by",)},
     "edge_index_up": {()},
@@ -38,8 +41,11 @@ def scraped():
     metrics.stages(0.1, 0.2, 0.0, 3.0)
     metrics.decision("warm")
     metrics.drop("deadline")()
-    metrics.moved("origin")(5)
-    metrics.hydration.labels("m", "origin").observe(0.2)
+    metrics.weights.moved_bytes = {"origin": 5}
+    metrics.weights.evictions = {"disk": 1}
+    metrics.hydrated("m", "origin", 0.2)
+    metrics.hydration_failed("no-space")
+    metrics.estimated("origin", 0.1)
     metrics.cache_bytes.labels("disk").set(1)
     metrics.cache_limit_bytes.labels("disk").set(2)
     metrics.in_flight.labels("n/0").set(0)
@@ -69,6 +75,20 @@ def test_names_and_labels_are_frozen():
 
 def test_every_metric_says_what_it_is():
     assert all(family.documentation for family in scraped().values())
+
+
+def test_models_of_a_large_catalogue_share_a_label():
+    metrics = Metrics(node="n", pop="p", version="1")
+    for number in range(MAX_MODEL_LABELS + 10):
+        metrics.hydrated(f"m{number}", "origin", 0.2)
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    counts = {
+        sample.labels["model"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "edge_hydration_seconds_count"
+    }
+    assert (len(counts), counts["m0"], counts[""]) == (MAX_MODEL_LABELS + 1, 1, 10)
 
 
 def test_a_histogram_adds_up():

@@ -19,6 +19,7 @@ from edge.config import Weights, Worker
 from edge.errors import EdgeError
 from edge.fleet.own import OwnWorker
 from edge.policy.facts import Rates, Tier
+from edge.proxy.estimates import Estimates
 from edge.proxy.models import Models
 from edge.proxy.worker import LocalWorker
 from edge.weights import manifest as mf
@@ -159,7 +160,7 @@ class Local:
             spawn=self.background.spawn,
             on_hydrated=lambda model, source, moved, _: self.hydrated.append((model, source, moved)),
             nearest=lambda digest: (Tier.ORIGIN, 0),
-            rates=Rates,
+            estimates=Estimates(Rates, dict),
             max_body_bytes=16 * 1024 * 1024,
             **more,
         )

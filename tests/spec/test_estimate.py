@@ -1,0 +1,106 @@
+"""The whole specification of edge/policy/estimate.py: lines are learned, forgotten, and never absurd."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.policy.estimate import (
+    LEAST_BYTES,
+    Guess,
+    Seen,
+    after,
+    error_ratio,
+    estimate,
+    expect_ms,
+    guess_of,
+    shared_bytes,
+)
+from edge.policy.facts import Rates, Tier
+from edge.policy.score import FETCH_FIXED_MS, REGION_FIXED_MS
+
+MIB = 1 << 20
+GUESS = Guess(300.0, 20_000.0)
+
+
+def seen(*observations: tuple[float, float]) -> Seen:
+    """(MiB, ms), oldest first."""
+    known = Seen()
+    for mib, ms in observations:
+        known = after(known, int(mib * MIB), ms)
+    return known
+
+
+def test_nothing_seen_is_the_guess():
+    assert expect_ms(Seen(), 10 * MIB, GUESS) == pytest.approx(300.0 + 10 * MIB / 20_000.0, rel=0.02)
+
+
+#: A source of 100 ms and 20 ms per MiB.
+LINE = [(mib, 100.0 + 20.0 * mib) for mib in (5, 50, 10, 80, 20)]
+CASES = [
+    ("a line is found, also for sizes that were never seen", LINE, 100, 2_100.0, 0.03),
+    ("and for small ones, where the fixed part is most of it", LINE, 1, 120.0, 0.2),
+    ("one observation moves the guess near it", [(10, 1_000.0)], 10, 1_000.0, 0.05),
+    ("only the newest count where a source changed", [*LINE * 3, *[(mib, 2 * ms) for mib, ms in LINE * 6]], 100, 4_200.0, 0.1),
+    ("noise that would be less than no time is a mere rate", [(10, 10.0), (20, 100.0)] * 5, 10, 25.0, 0.8),
+    ("noise in which more takes less is a mere rate", [(10, 100.0), (20, 50.0)] * 5, 40, 130.0, 0.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "told", "mib", "ms", "rel"), CASES, ids=[row[0] for row in CASES])
+def test_what_was_seen_is_expected_again(sentence, told, mib, ms, rel):
+    assert expect_ms(seen(*told), mib * MIB, GUESS) == pytest.approx(ms, rel=rel), sentence
+
+
+@pytest.mark.parametrize(("moved", "ms"), [(LEAST_BYTES - 1, 10.0), (MIB, 0.0), (MIB, -1.0)])
+def test_what_tells_nothing_teaches_nothing(moved, ms):
+    assert after(Seen(), moved, ms) == Seen()
+
+
+@given(
+    st.lists(st.tuples(st.integers(LEAST_BYTES, 1 << 40), st.floats(0.01, 1e7)), max_size=30),
+    st.integers(0, 1 << 40),
+    st.floats(0.001, 1e6),
+)
+def test_it_is_never_less_than_no_time(observations, size_bytes, rate):
+    known = Seen()
+    for moved, ms in observations:
+        known = after(known, moved, ms)
+    assert 0.0 <= expect_ms(known, size_bytes, Guess(300.0, rate)) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "own", "others", "expected"),
+    [
+        ("alone", 10, [], 10),
+        ("another as large doubles it", 10, [10], 20),
+        ("of a larger one only as much as this one has", 10, [1_000], 20),
+        ("of a smaller one what it has left", 10, [4, 3], 17),
+        ("one that is done and more costs nothing", 10, [0, -5], 10),
+    ],
+)
+def test_a_path_is_shared_fairly(sentence, own, others, expected):
+    assert shared_bytes(own, others) == expected, sentence
+
+
+def test_each_source_has_its_seconds_and_a_wait_passes_meanwhile():
+    rates = Rates(region=100_000.0, far=10_000.0, origin=5_000.0)
+    found = estimate(10 * MIB, {Tier.ORIGIN: seen(*LINE)}, rates, wait_ms=0.0, load_ms=50.0)
+    assert list(found) == [Tier.DISK, Tier.REGION, Tier.FAR, Tier.ORIGIN]
+    assert found[Tier.DISK] == 0.05
+    assert found[Tier.REGION] == pytest.approx((REGION_FIXED_MS + 10 * MIB / 100_000.0 + 50) / 1000, rel=0.05)
+    assert found[Tier.FAR] == pytest.approx((FETCH_FIXED_MS + 10 * MIB / 10_000.0 + 50) / 1000, rel=0.05)
+    assert found[Tier.ORIGIN] == pytest.approx(0.350, rel=0.1)
+    later = estimate(10 * MIB, {}, rates, wait_ms=5_000.0, load_ms=50.0)
+    assert set(later.values()) == {5.05}
+
+
+@pytest.mark.parametrize("source", [Tier.ORIGIN, Tier.DISK])
+def test_what_is_no_better_known_is_the_origin(source):
+    assert guess_of(source, Rates(origin=5.0)) == Guess(FETCH_FIXED_MS, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("expected", "took", "ratio"), [(80.0, 100.0, 0.2), (120.0, 100.0, 0.2), (5.0, 0.0, 5_000.0)]
+)
+def test_an_error_is_a_ratio_of_the_truth(expected, took, ratio):
+    assert error_ratio(expected, took) == pytest.approx(ratio)
