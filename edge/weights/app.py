@@ -190,6 +190,7 @@ class App:
             group.create_task(self._sweep())
             group.create_task(self.hydrator.scrub())
             group.create_task(self.floors.run())
+            group.create_task(self.keeper.residency.run())
             if self._index is not None:
                 group.create_task(self._index.run())
 

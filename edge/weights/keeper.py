@@ -19,6 +19,7 @@ from edge.weights.hydrate import Hydrator
 from edge.weights.layout import blob_key, manifest_key
 from edge.weights.manifest import DIGEST, Manifest
 from edge.weights.manifests import Far
+from edge.weights.residency import Residency
 from edge.weights.sources import Moved
 from edge.wire import calls
 
@@ -55,6 +56,7 @@ class Keeper:
         self._appraiser = hydrator.disk.appraiser
         self.host_bytes = host_bytes
         self._held: dict[str, _Held] = {}
+        self.residency = Residency(hydrator.disk, self.host_sizes)
         self._inventory = b""
         self._number = 0
 
@@ -101,15 +103,19 @@ class Keeper:
         if holder is None:
             return held, *await self._bring_only(digest, held, far)
         self._hold(digest, held, holder)
-        if held.ready:
-            return held, Tier.HOST, Moved()
+        nearest = Tier.HOST if held.ready else Tier.DISK
         try:
+            # Also of one that is held: what was touched since, which may have killed a worker, is verified.
             moved, farthest = await self._hydrator.bring(held.files, far)
+        except EdgeError:
+            held.ready = False
+            self._unhold(digest, holder)
+            raise
         except BaseException:
             self._unhold(digest, holder)
             raise
         held.ready = True
-        return held, farthest or Tier.DISK, moved
+        return held, farthest or nearest, moved
 
     async def _bring_only(self, digest: str, held: _Held, far: Far) -> tuple[str, Moved]:
         """To the disk, and not counted as host memory; kept from eviction until all of it is here."""
@@ -157,11 +163,12 @@ class Keeper:
     def _keys(digest: str, held: _Held) -> list[str]:
         return [manifest_key(digest), *(blob_key(blob) for blob in held.files)]
 
-    def _host_sizes(self) -> dict[str, int]:
+    def host_sizes(self) -> dict[str, int]:
+        """Blobs that are held, digest -> size."""
         return {blob: size for held in self._held.values() for blob, size in held.sizes.items()}
 
     def _check_host(self, digest: str, held: _Held) -> None:
-        now_held = self._host_sizes()
+        now_held = self.host_sizes()
         missing = host_missing_bytes(now_held, held.sizes, self.host_bytes)
         if missing:
             wanted = sum(held.sizes.values())
@@ -214,7 +221,7 @@ class Keeper:
 
     def host_used_bytes(self) -> int:
         """What is held, blobs that several models share once."""
-        return sum(self._host_sizes().values())
+        return sum(self.host_sizes().values())
 
     def inventory(self) -> tuple[int, bytes]:
         """A number that grows with each change, and {manifest digest: [tier, bytes]} as msgpack.

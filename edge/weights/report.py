@@ -43,6 +43,7 @@ def weights_state(
             digest in floors.kept,
             # What a start found was held at no time of this run.
             round(now_ms - held_ms, 3) if held_ms > 0.0 else None,
+            keeper.residency.of(sizes) if keeper.holds(digest) else None,
         )
 
     return calls.WeightsState(
@@ -58,6 +59,7 @@ def weights_state(
         index=regional.state(),
         models=[stored(digest, known) for digest, known in listed[:MAX_LISTED_MODELS]],
         evictions=hydrator.disk.evictions,
+        host_resident_bytes=keeper.residency.of(keeper.host_sizes()),
         fetching=fetching(hydrator),
     )
 

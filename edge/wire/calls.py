@@ -269,6 +269,8 @@ class StoredModel(msgspec.Struct, omit_defaults=True):
     kept: bool = False
     #: Since somebody held it last; None: not since the store was started.
     held_ms_ago: float | None = None
+    #: Of a held one: bytes that lay in memory when it was measured last, some seconds ago.
+    resident_bytes: int | None = None
 
 
 class IndexState(msgspec.Struct, omit_defaults=True):
@@ -301,6 +303,8 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     models: list[StoredModel] = msgspec.field(default_factory=list)
     #: Files evicted since the start.
     evictions: int = 0
+    #: Of `host_used_bytes`, what lay in memory when it was measured last, some seconds ago.
+    host_resident_bytes: int | None = None
     fetching: list[Fetching] = msgspec.field(default_factory=list)
 
 
