@@ -117,10 +117,16 @@ def _weights(config: NodeConfig, listeners: Listeners, mesh: dict[str, str]) -> 
 def _worker(config: NodeConfig, index: int, fd: int) -> Role:
     worker = config.workers[index]
     memory = size_bytes(worker.memory_bytes) if worker.memory_bytes and worker.device == "cpu" else 0
+    cache_dir = str(_cache_dir(config, index))
     return Role(
         role="worker",
         name=f"worker-{index}",
-        cell=Cell(config.users.worker, network=False, readable=(config.weights.store,), data_bytes=memory),
+        cell=Cell(
+            config.users.worker,
+            network=False,
+            readable=(config.weights.store, cache_dir),
+            data_bytes=memory,
+        ),
         fds=(fd,),
         # ONNX Runtime would otherwise look for a place and a network to send its telemetry.
         environment={**_harmless_environment(), "ORT_DISABLE_TELEMETRY": "1"},
@@ -134,6 +140,7 @@ def _worker(config: NodeConfig, index: int, fd: int) -> Role:
             "parent_fd": parent_fd,
             "max_body_bytes": config.public.limits.max_body_bytes,
             "served_by": f"{config.node}/{index}",
+            "cache_dir": cache_dir,
         },
     )
 
@@ -186,6 +193,24 @@ def make_store(config: NodeConfig, *, root: bool) -> None:
         raise BootError(
             f"weights.store: can't make {store}: {error.strerror}; name one that this user may create"
         ) from error
+
+
+def make_caches(config: NodeConfig, *, root: bool) -> None:
+    """Per worker the one directory that it may write to, closed to everybody else. Raises BootError."""
+    for index in range(len(config.workers)):
+        cache = _cache_dir(config, index)
+        try:
+            cache.mkdir(mode=0o700, exist_ok=True)
+            if root:
+                os.chown(cache, config.users.worker, config.users.worker)
+        except OSError as error:
+            raise BootError(
+                f"run_dir: can't make {cache}: {error.strerror}; name one in which this user may"
+            ) from error
+
+
+def _cache_dir(config: NodeConfig, index: int) -> Path:
+    return Path(config.run_dir) / f"worker-{index}.cache"
 
 
 def _origin_paths(config: NodeConfig) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from edge.errors import EdgeError, Reason, Source
 from edge.logs import MORE_OR_LESS, level_for, log_to_stderr
 from edge.parent.announce import AnnounceError, Announcer
 from edge.parent.attract import Attraction
-from edge.parent.boot import CODE_ROOT, BootError, Role, make_store, plan_roles
+from edge.parent.boot import CODE_ROOT, BootError, Role, make_caches, make_store, plan_roles
 from edge.parent.guard import Guard
 from edge.parent.held import Held
 from edge.parent.keeper import Child, UnfitError
@@ -58,6 +58,7 @@ async def _run(config: NodeConfig) -> int:
             listeners = await open_listeners(config, root=root)
             try:
                 make_store(config, root=root)
+                make_caches(config, root=root)
                 await Tree(config, listeners, attraction, stop).live()
             finally:
                 listeners.close()

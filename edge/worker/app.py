@@ -54,7 +54,8 @@ class WorkerBoot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker is told.
 
     `listen_fd` is a listening UNIX socket, `parent_fd` a socket whose end means that the
-    parent is gone. `served_by` names this worker in replies, as in "iad-b/0".
+    parent is gone. `served_by` names this worker in replies, as in "iad-b/0". It writes to `cache_dir`
+    alone, if there is one.
     """
 
     index: int
@@ -64,6 +65,7 @@ class WorkerBoot(msgspec.Struct, frozen=True, kw_only=True):
     parent_fd: int
     max_body_bytes: int
     served_by: str
+    cache_dir: str = ""
 
 
 class _Asked(Job):
@@ -88,7 +90,8 @@ class App:
     def __init__(self, boot: WorkerBoot) -> None:
         """Raises EdgeError(LOAD_FAILED) if the device is not there."""
         self._boot = boot
-        self._device = Device(boot.worker, Path(boot.blobs_dir))
+        cache_dir = Path(boot.cache_dir) if boot.cache_dir else None
+        self._device = Device(boot.worker, Path(boot.blobs_dir), cache_dir)
         self._watchdog = Watchdog()
         self._residents = Residents(self._device, self._watchdog, size_bytes(boot.worker.device_bytes))
         self._codecs = ThreadPoolExecutor(1, "codec")

@@ -11,8 +11,7 @@ session must say that it is there. Knows nothing of tasks, batches, budgets or r
 
 import contextlib
 import ctypes
-import os
-import stat
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,11 +22,13 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from edge.config import Worker, size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.oip.datatypes import Array
-from edge.weights.manifest import BlobFile, Manifest, digest
+from edge.weights.manifest import BlobFile, Manifest
+from edge.worker.artefacts import Artefacts, captured, processor
+from edge.worker.blobs import Blobs, called
 from edge.worker.graph import check_graph
 
-#: A graph or an aux blob is read into memory; weights never are.
-READ_MAX_BYTES: Final = 64 * 1024 * 1024
+log = logging.getLogger("edge.worker")
+
 #: Below this a session is made prepacked at once: it takes milliseconds.
 PREPACK_AT_ONCE_BYTES: Final = 4 * 1024 * 1024
 _MESSAGE_CHARS: Final = 300
@@ -140,8 +141,8 @@ class Model:
         with _naming(manifest):
             for file in manifest.files:
                 if file.role == "weights":
-                    device.checked(file)
-            self.aux = {file.name: device.read(file) for file in manifest.files if file.role == "aux"}
+                    device.blobs.checked(file)
+            self.aux = {file.name: device.blobs.read(file) for file in manifest.files if file.role == "aux"}
             self._sessions = self._open(prepacked=self.prepacked)
 
     def begin(self) -> Run:
@@ -166,32 +167,70 @@ class Model:
             ctypes.CDLL(None).malloc_trim(0)
 
     def _open(self, *, prepacked: bool) -> dict[str, _Session]:
-        sessions = {}
-        custom_ops = self.manifest.custom_ops
-        for file in self.manifest.files:
-            if file.role == "graph":
-                raw = self._device.read(file)
-                signature = self._signatures[file.name]
-                try:
-                    check_graph(raw, self._weights, custom_ops)
-                    sessions[file.name] = self._device.session(
-                        raw, signature, custom_ops, prepacked=prepacked
-                    )
-                except EdgeError as error:
-                    raise _refused(f"{_called(file)}: {error.message}") from error
-        return sessions
+        """What was optimised before is taken as it is; once weights are prepacked, the graph is kept."""
+        return {
+            file.name: self._kept(file, prepacked=prepacked) or self._anew(file, prepacked=prepacked)
+            for file in self.manifest.files
+            if file.role == "graph"
+        }
+
+    def _kept(self, file: BlobFile, *, prepacked: bool) -> _Session | None:
+        """A session of the optimised graph, if there is one that is of use."""
+        raw = self._device.artefacts.find(file.blake3)
+        if raw is None:
+            return None
+        try:
+            check_graph(raw, self._weights, self.manifest.custom_ops, optimised=True)
+            return self._session(file, raw, prepacked=prepacked, optimised=True)
+        except EdgeError as error:
+            log.warning("a kept graph is of no use: %s", error.message, extra={"model": self._name})
+            self._device.artefacts.drop(file.blake3)
+            return None
+
+    def _anew(self, file: BlobFile, *, prepacked: bool) -> _Session:
+        raw = self._device.blobs.read(file)
+        keeps = prepacked and not self.prepacked and self._device.artefacts.enabled
+        try:
+            check_graph(raw, self._weights, self.manifest.custom_ops)
+            if keeps and (kept := self._keep(file, raw)):
+                return kept
+            return self._session(file, raw, prepacked=prepacked)
+        except EdgeError as error:
+            raise _refused(f"{called(file)}: {error.message}") from error
+
+    def _keep(self, file: BlobFile, raw: bytes) -> _Session | None:
+        """A prepacked session whose optimised graph is kept; None if the graph grew too much for that."""
+        try:
+            with captured(len(raw)) as capture:
+                session = self._session(file, raw, prepacked=True, save_to=capture.path)
+        except EdgeError as error:
+            log.info("an optimised graph is not kept: %s", error.message, extra={"model": self._name})
+            return None
+        if capture.content is not None:
+            self._device.artefacts.keep(file.blake3, capture.content)
+        return session
+
+    def _session(self, file: BlobFile, raw: bytes, *, prepacked: bool, **more: Any) -> _Session:
+        signature = self._signatures[file.name]
+        return self._device.session(raw, signature, self.manifest.custom_ops, prepacked=prepacked, **more)
 
 
 class Device:
     """One device and the folder its blobs lie in."""
 
-    def __init__(self, config: Worker, blobs_dir: Path) -> None:
-        """Raises EdgeError(LOAD_FAILED) if the device is not there, saying what to do."""
+    def __init__(self, config: Worker, blobs_dir: Path, cache_dir: Path | None = None) -> None:
+        """`cache_dir` is what this may write to, if anything.
+
+        Raises EdgeError(LOAD_FAILED) if the device is not there, saying what to do.
+        """
         self.name = config.device
         self.on_gpu = config.device != "cpu"
-        self._blobs_dir = blobs_dir
+        self.blobs = Blobs(blobs_dir)
         self._threads = config.threads
         ort.set_default_logger_severity(3)
+        # A graph laid out for a GPU was never saved and loaded again here: only those of a CPU are kept.
+        facts = (config.device, processor(), ort.__version__, ort.get_build_info(), "all")
+        self.artefacts = Artefacts(None if self.on_gpu else cache_dir, facts)
         if not self.on_gpu:
             self.provider = _CPU
             self._providers: list[Any] = [_CPU]
@@ -210,10 +249,18 @@ class Device:
         self._providers = [(_CUDA, options), _CPU]
 
     def session(
-        self, raw: bytes, signature: Signature, custom_ops: Sequence[str], *, prepacked: bool
+        self,
+        raw: bytes,
+        signature: Signature,
+        custom_ops: Sequence[str],
+        *,
+        prepacked: bool,
+        optimised: bool = False,
+        save_to: str = "",
     ) -> _Session:
         """A graph's bytes -> a session on this device whose inputs and outputs are as promised.
 
+        An `optimised` one is taken as it is; `save_to` is where to write what was made of another.
         Raises EdgeError(LOAD_FAILED).
         """
         options = ort.SessionOptions()
@@ -224,8 +271,12 @@ class Device:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "0" if prepacked else "1")
         options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._blobs_dir)
+            "session.model_external_initializers_file_folder_path", str(self.blobs.folder)
         )
+        if optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if save_to:
+            options.optimized_model_filepath = save_to
         if "onnxruntime-extensions" in custom_ops:
             options.register_custom_ops_library(_extensions_library())
         on_device = self.on_gpu and not signature.host
@@ -241,42 +292,6 @@ class Device:
             )
         _require_signature(session, signature)
         return _Session(session, list(signature.outputs), bound=on_device)
-
-    def checked(self, file: BlobFile) -> Path:
-        """The path of a blob that is a regular file of one link and the promised size."""
-        path = self._blobs_dir / file.blake3
-        try:
-            _require_plain(file, os.lstat(path))
-        except OSError as error:
-            raise _corrupt(file, f"can't be read: {error.strerror}; ensure it is on disk first") from error
-        return path
-
-    def read(self, file: BlobFile) -> bytes:
-        """The content of a graph or aux blob, its digest verified."""
-        if file.size_bytes > READ_MAX_BYTES:
-            raise _corrupt(file, f"has {file.size_bytes} bytes; a {file.role} has at most {READ_MAX_BYTES}")
-        try:
-            with open(self.checked(file), "rb", opener=_open_no_follow) as opened:
-                _require_plain(file, os.fstat(opened.fileno()))
-                raw = opened.read(file.size_bytes + 1)
-        except OSError as error:
-            raise _corrupt(file, f"can't be read: {error.strerror}") from error
-        if digest(raw) != file.blake3:
-            raise _corrupt(file, "has other content than its digest says; fetch it again")
-        return raw
-
-
-def _open_no_follow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _require_plain(file: BlobFile, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _corrupt(file, "is no regular file")
-    if found.st_nlink != 1:
-        raise _corrupt(file, f"has {found.st_nlink} links; it must have one")
-    if found.st_size != file.size_bytes:
-        raise _corrupt(file, f"has {found.st_size} bytes; the manifest says {file.size_bytes}")
 
 
 def _require_signature(session: Any, signature: Signature) -> None:
@@ -331,13 +346,5 @@ def _naming(manifest: Manifest) -> Iterator[None]:
         raise EdgeError(error.reason, message, source=error.source) from error
 
 
-def _called(file: BlobFile) -> str:
-    return f"blob {file.blake3} ({file.role} {file.name})"
-
-
 def _refused(what: str) -> EdgeError:
     return EdgeError(Reason.LOAD_FAILED, what, source=Source.UPSTREAM)
-
-
-def _corrupt(file: BlobFile, what: str) -> EdgeError:
-    return EdgeError(Reason.BLOB_CORRUPT, f"{_called(file)} {what}", source=Source.UPSTREAM)

@@ -35,6 +35,8 @@ _EMPTY: Final = memoryview(b"")
 _MAX_DEPTH: Final = 64
 #: Operators that ONNX Runtime itself brings.
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+#: What ONNX Runtime makes of them for a processor.
+OPTIMISED_DOMAINS: Final = frozenset({"com.microsoft.nchwc"})
 #: What `custom_ops` of a manifest may name -> the domain that it brings.
 LIBRARIES: Final = {"onnxruntime-extensions": "ai.onnx.contrib"}
 #: It stands for a compiled part of a graph, and names a file to read that from.
@@ -45,14 +47,19 @@ TIED_MAX: Final = 2
 _Range = tuple[int, int]
 
 
-def check_graph(raw: bytes, blobs: Mapping[str, int], custom_ops: Collection[str] = ()) -> None:
+def check_graph(
+    raw: bytes, blobs: Mapping[str, int], custom_ops: Collection[str] = (), *, optimised: bool = False
+) -> None:
     """Does this graph reach for nothing but ranges of `blobs` (digest -> bytes) and operators that are there?
 
+    An `optimised` one, which ONNX Runtime wrote, may have operators of its making.
     Raises EdgeError(LOAD_FAILED): not ONNX, another file, an unknown key, a range outside or across
     another one, an operator of a domain that neither the runtime nor `custom_ops` brings.
     """
     operators: dict[str, str] = {}
     brought = DOMAINS | {LIBRARIES[name] for name in custom_ops if name in LIBRARIES}
+    if optimised:
+        brought |= OPTIMISED_DOMAINS
     ranges: dict[str, list[_Range]] = defaultdict(list)
     stack = [("model", memoryview(raw), 0)]
     while stack:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.config import Users
 from netlab.clock import wait_until
 from tests.support.node import STORE, free_port, open_directory, running_node
 
@@ -199,6 +200,23 @@ def test_a_worker_that_is_killed_comes_back_and_only_its_requests_fail(node):
     answer = node.request("/run/identity", body)
     assert answer.status == 200, f"a request after the death waits for the new worker: {answer}"
     assert node.child("worker-0") != dead
+
+
+def test_a_worker_keeps_optimised_graphs_for_its_successor_and_shows_them_to_nobody(node):
+    cache = node.directory / "run" / "worker-0.cache"
+
+    def kept() -> list[Path]:
+        embed(node, "the nearest one answers")
+        return list(cache.iterdir())
+
+    wait_until(kept, "a model in use is prepacked, and its graph kept", within_s=30)
+    assert cache.stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        assert {path.stat().st_uid for path in (cache, *kept())} == {Users().worker}
+    before = embed(node, "the nearest one answers")
+    node.kill("worker-0")
+    wait_until(lambda: node.state["endpoints"][0]["state"] != "up", "the death was noticed", within_s=5)
+    assert cosine(before, embed(node, "the nearest one answers")) > 0.99999
 
 
 def test_a_proxy_that_is_killed_is_back_on_the_same_socket(node):
