@@ -17,7 +17,8 @@ from edge.policy.worth import NOTHING, Worth
 from edge.weights.appraisal import Appraiser, encode_uses
 from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room
 from edge.weights.layout import Found
-from edge.weights.store import Evicted, Gone, Store
+from edge.weights.store import Store
+from edge.weights.unlinked import Evicted, Gone
 
 QUARANTINE_MAX_BYTES: Final = 256 * 1024 * 1024
 _QUARANTINE_SHARE: Final = 10

@@ -14,12 +14,10 @@ import fcntl
 import json
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterable
-from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason
@@ -33,6 +31,7 @@ from edge.weights.manifest import (
     Manifest,
     decode,
 )
+from edge.weights.unlinked import Evicted, Gone, Unlinked
 
 LAYOUT: Final = 1
 PINS_MAX_BYTES: Final = 1024 * 1024
@@ -44,24 +43,6 @@ LOCK_WAIT_S: Final = 5.0
 log = logging.getLogger(__name__)
 
 
-class Gone(Enum):
-    """What became of a file that was to be evicted."""
-
-    FREED = "freed"
-    #: Unlinked, but somebody had opened it meanwhile: its bytes are free after their last unmap.
-    LINGERS = "lingers"
-    #: Somebody has it open: unlinking it would free nothing, so it stays.
-    IN_USE = "in-use"
-
-
-class Evicted(NamedTuple):
-    """One file that was to go; `lingers_as` names the bytes of one that LINGERS, until `sweep`."""
-
-    key: str
-    gone: Gone
-    lingers_as: str = ""
-
-
 class Store:
     """One node's store. `open` before, `close` after everything else."""
 
@@ -69,8 +50,7 @@ class Store:
         self.root = root
         self._node = node
         self._root_fd = -1
-        self._lingering: dict[str, int] = {}
-        self._evictions = 0
+        self._unlinked = Unlinked()
         #: Blobs on their way in, by digest.
         self.ingests: dict[str, Ingest] = {}
 
@@ -186,9 +166,7 @@ class Store:
 
     def close(self, *, clean: bool) -> None:
         """Let go of the store; `clean` says that nothing was under way."""
-        for fd in self._lingering.values():
-            os.close(fd)
-        self._lingering.clear()
+        self._unlinked.close()
         if self._root_fd >= 0:
             try:
                 if clean:
@@ -339,7 +317,7 @@ class Store:
         try:
             # A worker may still map what was set aside under it.
             if shelf_of(key) in (Shelf.BLOBS, Shelf.QUARANTINE):
-                return self._evict_blob(key)
+                return self._unlinked.unlink(key, self.root / key)
             self.remove(key)
         except FileNotFoundError:
             pass
@@ -348,30 +326,9 @@ class Store:
             return Evicted(key, Gone.IN_USE)
         return Evicted(key, Gone.FREED)
 
-    def _evict_blob(self, key: str) -> Evicted:
-        fd = os.open(self.root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        keep_open = False
-        try:
-            if _is_open_elsewhere(fd):
-                return Evicted(key, Gone.IN_USE)
-            (self.root / key).unlink()
-            keep_open = _is_open_elsewhere(fd)
-            if not keep_open:
-                return Evicted(key, Gone.FREED)
-        finally:
-            if not keep_open:
-                os.close(fd)
-        self._evictions += 1
-        name = f"lingering/{self._evictions}"
-        self._lingering[name] = fd
-        return Evicted(key, Gone.LINGERS, name)
-
     def sweep(self) -> tuple[str, ...]:
         """Names of lingering bytes whose last user has gone since: they are free now."""
-        freed = [name for name, fd in self._lingering.items() if not _is_open_elsewhere(fd)]
-        for name in freed:
-            os.close(self._lingering.pop(name))
-        return tuple(freed)
+        return self._unlinked.sweep()
 
     def remove(self, key: str) -> None:
         """Remove a file or an unfinished blob that nobody uses; it may be gone already."""
@@ -394,21 +351,3 @@ class Store:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def _is_open_elsewhere(fd: int) -> bool:
-    """Has any process this file open or mapped beside `fd`?
-
-    The kernel grants a write lease (fcntl(2), F_SETLEASE) only on a file that is open nowhere
-    else, and a map counts as open. File systems without leases: no, as nobody can tell.
-    """
-    # An open in the instant in which we have the lease signals us; SIGURG is ignored by default.
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False

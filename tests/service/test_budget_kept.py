@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge.errors import EdgeError
 from edge.policy.worth import worth
-from edge.weights import store as store_module
+from edge.weights import unlinked
 from edge.weights.disk import Disk
 from edge.weights.ingest import Ingest, ingest_bytes
 from edge.weights.layout import blob_key, ingest_key
@@ -189,12 +189,12 @@ class AnyOrder(RuleBasedStateMachine):
         self._map(number)
         key = blob_key(FILES[number].blake3)
         if self.here(number) and not self.disk.ledger.pinned(key):
-            look, early = store_module._is_open_elsewhere, [False]
-            store_module._is_open_elsewhere = lambda fd: early.pop() if early else look(fd)
+            look, early = unlinked.is_open_elsewhere, [False]
+            unlinked.is_open_elsewhere = lambda fd: early.pop() if early else look(fd)
             try:
                 self.runner.run(self.disk.drop([key]))
             finally:
-                store_module._is_open_elsewhere = look
+                unlinked.is_open_elsewhere = look
 
     @rule(number=NUMBERS)
     def set_aside(self, number: int) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.weights import store as store_module
+from edge.weights import unlinked
 from edge.weights.ingest import journal_bytes
 from edge.weights.layout import blob_key, ingest_key, manifest_key
 from edge.weights.manifest import digest
-from edge.weights.store import Gone, Store
+from edge.weights.store import Store
+from edge.weights.unlinked import Gone
 from tests.support.blobs import Bucket, blob_file
 
 CHUNK = 1 << 16
@@ -213,8 +215,8 @@ def test_what_is_unlinked_while_it_is_mapped_lingers_until_the_last_unmap(
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # A worker may open it between the look and the unlink: here the first look sees nobody yet.
-    look, early = store_module._is_open_elsewhere, [False]
-    monkeypatch.setattr(store_module, "_is_open_elsewhere", lambda fd: early.pop() if early else look(fd))
+    look, early = unlinked.is_open_elsewhere, [False]
+    monkeypatch.setattr(unlinked, "is_open_elsewhere", lambda fd: early.pop() if early else look(fd))
     evicted = store.evict((blob_key(blob),))[0]
     assert (evicted.gone, evicted.lingers_as) == (Gone.LINGERS, "lingering/1")
     assert not path.exists()

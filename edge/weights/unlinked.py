@@ -1,0 +1,89 @@
+"""Blobs on their way out: unlinked when nobody uses them, counted while somebody still does.
+
+Whether anybody has a file open or mapped is asked of the kernel. A file that is unlinked while it is
+mapped takes its room until the last unmap, so it is kept by descriptor and name until then. Blocks, and
+is called from threads, one at a time. Knows no layout and no budget.
+"""
+
+import fcntl
+import os
+import signal
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Gone(Enum):
+    """What became of a file that was to be evicted."""
+
+    FREED = "freed"
+    #: Unlinked, but somebody had opened it meanwhile: its bytes are free after their last unmap.
+    LINGERS = "lingers"
+    #: Somebody has it open: unlinking it would free nothing, so it stays.
+    IN_USE = "in-use"
+
+
+class Evicted(NamedTuple):
+    """One file that was to go; `lingers_as` names the bytes of one that LINGERS, until `sweep`."""
+
+    key: str
+    gone: Gone
+    lingers_as: str = ""
+
+
+class Unlinked:
+    """Those of one store that linger."""
+
+    def __init__(self) -> None:
+        self._lingering: dict[str, int] = {}
+        self._count = 0
+
+    def unlink(self, key: str, path: Path) -> Evicted:
+        """Let go of one file, unless somebody uses it. Raises OSError."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        keep_open = False
+        try:
+            if is_open_elsewhere(fd):
+                return Evicted(key, Gone.IN_USE)
+            path.unlink()
+            keep_open = is_open_elsewhere(fd)
+            if not keep_open:
+                return Evicted(key, Gone.FREED)
+        finally:
+            if not keep_open:
+                os.close(fd)
+        self._count += 1
+        name = f"lingering/{self._count}"
+        self._lingering[name] = fd
+        return Evicted(key, Gone.LINGERS, name)
+
+    def sweep(self) -> tuple[str, ...]:
+        """Names of lingering bytes whose last user has gone since: they are free now."""
+        freed = [name for name, fd in self._lingering.items() if not is_open_elsewhere(fd)]
+        for name in freed:
+            os.close(self._lingering.pop(name))
+        return tuple(freed)
+
+    def close(self) -> None:
+        """Forget them; the kernel frees their bytes after the last unmap."""
+        for fd in self._lingering.values():
+            os.close(fd)
+        self._lingering.clear()
+
+
+def is_open_elsewhere(fd: int) -> bool:
+    """Has any process this file open or mapped beside `fd`?
+
+    The kernel grants a write lease (fcntl(2), F_SETLEASE) only on a file that is open nowhere
+    else, and a map counts as open. File systems without leases: no, as nobody can tell.
+    """
+    # An open in the instant in which we have the lease signals us; SIGURG is ignored by default.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
