@@ -1,5 +1,7 @@
 """The object store of record, through obstore: the only file that knows that library.
 
+Ranges of a plain HTTP origin come straight from the socket (`edge.weights.rawhttp`), unless it redirects.
+
 Blocking calls, to be made from threads. Every failure to get or put the bytes, whatever the
 store or the network calls it, is EdgeError(ORIGIN_DOWN): 503, worth another try. Knows paths and
 byte ranges; what the bytes mean, and whether they are right, is checked by its callers. Nodes
@@ -30,6 +32,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from edge.errors import EdgeError, Reason, Source
+from edge.weights.rawhttp import RawHttp, Refused, Resized, serves
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode, UpdateVersion
@@ -41,6 +44,7 @@ READ_TIMEOUT_MS: Final = 2_000
 RETRY_AFTER_S: Final = 2
 #: What S3 answers where AWS_ENDPOINT has no such bucket.
 _NO_BUCKET: Final = "NoSuchBucket"
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
 _FILE_BUFFER_BYTES: Final = 1024 * 1024
 _COMPARED_BYTES: Final = 16 * 1024 * 1024
 
@@ -91,6 +95,13 @@ class Origin:
         self._timeout_ms = request_timeout_ms
         self._stop = stop
         self._store: ObjectStore | None = None
+        self._raw = (
+            RawHttp(
+                url, read_timeout_s=read_timeout_ms / 1000.0, request_timeout_s=request_timeout_ms / 1000.0
+            )
+            if serves(url)
+            else None
+        )
         # A stream yields what has arrived as soon as it has this many bytes. From a network that is
         # 1, so that a slow sender can be watched (buffers of ~350 KB all the same, measured); a local
         # file would come in 8 KiB pieces.
@@ -116,18 +127,42 @@ class Origin:
         except (BaseError, OSError, ValueError) as error:
             raise _down(path, error, self.url) from error
 
-    def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes]:
+    def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes | memoryview]:
         """Bytes `start` up to `end` of an object of `object_bytes`, in buffers as they arrive.
 
-        Raises OriginError: no answer, another size, another range, fewer bytes than promised.
+        Each buffer is good until the next one. Raises OriginError: no answer, another size, another
+        range, fewer bytes than promised.
         """
+        if self._raw is not None:
+            return self._raw_range(self._raw, path, start, end, object_bytes)
+        return self._library_range(path, start, end, object_bytes)
+
+    def _raw_range(
+        self, raw: RawHttp, path: str, start: int, end: int, object_bytes: int
+    ) -> Iterator[bytes | memoryview]:
+        self._check_stop(path)
+        try:
+            for buffer in raw.range(path, start, end, object_bytes):
+                self._check_stop(path)
+                if buffer:
+                    yield buffer
+        except Resized as error:
+            raise _resized(path, error.size_bytes, object_bytes) from error
+        except Refused as error:
+            if error.status not in _REDIRECTS:
+                raise _refused(path, error.status) from error
+            # It redirects: the library follows, from here on.
+            self._raw = None
+            yield from self._library_range(path, start, end, object_bytes)
+        except OSError as error:
+            raise _down(path, error, self.url) from error
+
+    def _library_range(self, path: str, start: int, end: int, object_bytes: int) -> Iterator[bytes]:
         try:
             result = self._get(path, {"range": (start, end)})
             size = result.meta["size"]
             if size != object_bytes:
-                raise OriginError(
-                    f"{path} in the origin has {size} bytes, its manifest says {object_bytes}", lasting=True
-                )
+                raise _resized(path, size, object_bytes)
             at = start
             for buffer in result.stream(min_chunk_size=self._buffer_bytes):
                 at += len(buffer)
@@ -245,6 +280,24 @@ class Origin:
 def _no_bucket(url: str) -> OriginError:
     text = f"{url} is not there: make that bucket or folder first, or correct the origin's URL"
     return OriginError(text, lasting=True)
+
+
+def _resized(path: str, size_bytes: int, object_bytes: int) -> OriginError:
+    return OriginError(
+        f"{path} in the origin has {size_bytes} bytes, its manifest says {object_bytes}", lasting=True
+    )
+
+
+def _refused(path: str, status: int) -> OriginError:
+    match status:
+        case 404 | 410:
+            return OriginError(f"{path} is not in the origin", missing=True)
+        case 200:
+            return OriginError(f"the origin answers a Range request for {path} with the whole object")
+        case 401 | 403:
+            return OriginError(f"the origin refuses {path}: check its credentials", lasting=True)
+        case _:
+            return OriginError(f"{path} could not be fetched from the origin: it answers {status}")
 
 
 def _down(path: str, error: Exception, url: str) -> OriginError:

@@ -12,10 +12,11 @@ from edge.weights.sources import Kind, Moved
 class Ranges(Protocol):
     """Where bytes come from: `edge.weights.origin.Origin`, `edge.weights.peersource.Peer`."""
 
-    def range(
-        self, path: str, start: int, end: int, *, object_bytes: int
-    ) -> Iterator[bytes] | Iterator[memoryview]:
-        """Bytes `start` up to `end`, in buffers as they arrive; EdgeError(ORIGIN_DOWN or LINK_LOST)."""
+    def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes | memoryview]:
+        """Bytes `start` up to `end`, in buffers that are good until the next one.
+
+        Raises EdgeError: ORIGIN_DOWN or LINK_LOST.
+        """
 
 
 class Limits(NamedTuple):
