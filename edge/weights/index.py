@@ -1,9 +1,9 @@
 """The region's Redis: tells it what this node has, mirrors what the others have, and leases fetches.
 
-The only file that knows `redis`. Redis is an economy and may be lost at any time: the disk
-is the truth, reading the mirror awaits nothing, and of what a caller awaits only `lease`,
-`renew` and `release` ask Redis, once, for at most `timeout_ms`. A lease saves bytes and
-guards nothing: two nodes that fetch one blob both end with the same verified bytes.
+Redis is an economy and may be lost at any time: the disk is the truth, reading the mirror
+awaits nothing, and of what a caller awaits only `lease`, `renew` and `release` ask Redis,
+once, for at most `timeout_ms`. A lease saves bytes and guards nothing: two nodes that fetch
+one blob both end with the same verified bytes.
 
 Two loops, each with its own connections: one writes (heartbeat, registration, changes,
 sweeping of dead nodes), one reads (the Stream of changes, all keys when events were lost).
@@ -18,22 +18,16 @@ A node's user needs no more than this (tests/service/test_index_rights.py):
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
 
 from edge import clock, config
 from edge.weights import scripts
+from edge.weights.carrier import Carrier
 from edge.weights.follower import Follower
 from edge.weights.mirror import NODE, Holder, Mirror
 from edge.weights.teller import Lease, Teller, Who
@@ -62,81 +56,6 @@ class Away(NamedTuple):
     why: str
 
 
-class _Client:
-    """Scripts and blocking reads on some connections of their own; one attempt, one deadline each.
-
-    RESP2 and no client info: it sends AUTH (and SELECT where the URL names a database), then nothing
-    but what is asked of it.
-    """
-
-    def __init__(self, settings: config.Index, password: str, connections: int) -> None:
-        where = parse_url(settings.url)
-        kind = where.pop("connection_class", Connection)
-        options: dict[str, Any] = {
-            k: v for k, v in where.items() if k in ("host", "port", "db", "path") or k[:4] == "ssl_"
-        }
-        self._timeout_s = settings.timeout_ms / 1000
-        pool = BlockingConnectionPool(
-            connections,
-            self._timeout_s,
-            kind,
-            **options,
-            username=settings.user or None,
-            password=password or None,
-            socket_timeout=None,
-            socket_connect_timeout=self._timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=None,
-        )
-        # Any: the package gives `execute_command` no types.
-        self._redis: Any = Redis.from_pool(pool)
-        # As the server sent it: the client's own reading of events breaks on odd ones.
-        self._redis.set_response_callback("XREAD", _as_sent)
-
-    async def run(self, script: str, keys: list[str], *args: str | int) -> Any:
-        """The script's reply. A server that has lost its scripts is sent the text."""
-        async with self._within(self._timeout_s):
-            kind = "_RO" if script in scripts.READING else ""
-            try:
-                return await self._redis.execute_command(
-                    f"EVALSHA{kind}", _sha1(script), len(keys), *keys, *args
-                )
-            except NoScriptError:
-                return await self._redis.execute_command(f"EVAL{kind}", script, len(keys), *keys, *args)
-
-    async def news(self, stream: str, after: str, *, block_ms: int) -> bool:
-        """Wait for an event after that id; False when there is none within `block_ms`."""
-        async with self._within(block_ms / 1000 + self._timeout_s):
-            return bool(
-                await self._redis.execute_command(
-                    "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", stream, after
-                )
-            )
-
-    @contextlib.asynccontextmanager
-    async def _within(self, seconds: float) -> AsyncIterator[None]:
-        """Connecting, waiting for a connection, and the answer, all together."""
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise TimeoutError(f"no answer within {seconds * 1000:.0f} ms") from error
-
-    async def aclose(self) -> None:
-        """End its connections; a later command opens new ones."""
-        await self._redis.aclose()
-
-
-def _as_sent(response: Any, **_options: Any) -> Any:
-    return response
-
-
-@functools.cache
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
 class Index:
     """One node's part in its region's index. Every method belongs to the event loop's thread.
 
@@ -162,8 +81,9 @@ class Index:
         self._alive_ms = min(settings.alive_ms, scripts.MAX_ALIVE_MS)
         self._on_change = on_change
         self._draw = draw
-        self._commands = _Client(settings, password, CONNECTIONS)
-        self._events = _Client(settings, password, 1)
+        epoch = self._who.prefix + "epoch"
+        self._commands = Carrier(settings, password, CONNECTIONS, epoch)
+        self._events = Carrier(settings, password, 1, epoch)
         self._mirror = Mirror(node)
         self._teller = Teller(self._commands, self._who, self._alive_ms, stored)
         self._follower = Follower(self._events, self._who, self._alive_ms, self._mirror, self)
