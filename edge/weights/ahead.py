@@ -84,4 +84,7 @@ class Ahead:
         except PeerError as error:
             if error.answered != _NOT_FOUND:
                 raise
+            if heard.whole:
+                # It had all of it, and let it go.
+                self._heard = NOTHING
             raise NotYetError(error.message, here_bytes=heard.came_bytes) from error

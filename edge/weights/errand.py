@@ -9,7 +9,7 @@ nobody in the region has. Rules are `edge.policy.follow`'s; moves no bytes and k
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Final
 
@@ -17,8 +17,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.policy.follow import Case, Word, may_go_out
 from edge.weights.ahead import Ahead
-from edge.weights.fetch import Ranges
-from edge.weights.growth import Growth
+from edge.weights.feeds import Feeds
 from edge.weights.index import Index, Lease, Taken
 from edge.weights.manifest import BlobFile
 from edge.weights.mirror import leader
@@ -40,62 +39,13 @@ _TRY_ON: Final = (Reason.ORIGIN_DOWN, Reason.LINK_LOST, Reason.BLOB_CORRUPT)
 log = logging.getLogger(__name__)
 
 
-class Feeds(Mapping[Site, Ranges]):
-    """All sources of one blob, as of the moment in which they are looked at. Read by a fetch's threads.
-
-    Iterates over those to be asked now; gives any that ever was.
-    """
-
-    def __init__(self, outside: Mapping[Site, Ranges], mine: Callable[[], Growth | None]) -> None:
-        self.outside_too = False
-        self._outside = dict(outside)
-        self._mine = mine
-        self._ever: dict[Site, Ranges] = dict(outside)
-        self._holders: tuple[Site, ...] = ()
-        self._ahead: dict[Site, Ahead] = {}
-
-    def __getitem__(self, site: Site) -> Ranges:
-        return self._ever[site]
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __iter__(self) -> Iterator[Site]:
-        outside_too, mine, holders = self.outside_too, self._mine(), self._holders
-        yield from holders
-        for site, ahead in list(self._ahead.items()):
-            if site not in holders and not (outside_too and not ahead.exceeds(mine)):
-                yield site
-        if outside_too:
-            yield from self._outside
-
-    @property
-    def known(self) -> Mapping[Site, Ahead]:
-        """Nodes that are at it too, whether they are to be asked now or not."""
-        return self._ahead
-
-    def ahead(self) -> list[Ahead]:
-        """The nodes that are at it too."""
-        return list(self._ahead.values())
-
-    def set_holders(self, holders: Mapping[Site, Peer]) -> None:
-        """Nodes that have all of it."""
-        self._ever = {**self._ever, **holders}
-        self._holders = tuple(holders)
-
-    def add_ahead(self, site: Site, ahead: Ahead) -> None:
-        """A node that is at it too."""
-        self._ever = {**self._ever, site: ahead}
-        self._ahead = {**self._ahead, site: ahead}
-
-
 class Errand:
     """`feeds` are its sources. Everything here belongs to the event loop, what `feeds` gives to threads."""
 
     def __init__(
         self,
         file: BlobFile,
-        feeds: Feeds,
+        feeds: Feeds[Ahead],
         *,
         index: Index | None,
         node: str,

@@ -16,7 +16,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.budget import Shelf
 from edge.weights.disk import Disk
-from edge.weights.errand import Errand, Feeds
+from edge.weights.errand import Errand
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.flights import Failures, Flights, Work, landed
 from edge.weights.growth import Growth
@@ -271,7 +271,7 @@ class Hydrator:
         while True:
             was_outside = await errand.may_begin()
             try:
-                await self._fetch_now(file, errand.feeds, meter)
+                await self._fetch_now(file, errand, meter)
             except EdgeError as error:
                 if self._stop.is_set() or not await errand.tries_on(error, was_outside=was_outside):
                     raise
@@ -279,14 +279,14 @@ class Hydrator:
             else:
                 return
 
-    async def _fetch_now(self, file: BlobFile, feeds: Feeds, meter: Meter) -> None:
+    async def _fetch_now(self, file: BlobFile, errand: Errand, meter: Meter) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
             self._threads,
             fetch_blob,
             file,
             self.disk.store,
-            feeds,
+            errand.feeds,
             self._choice,
             self._limits,
             meter,

@@ -19,7 +19,8 @@ from edge import clock
 from edge.background import Background
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.follow import FOLLOW_MAX_MS
-from edge.weights.errand import MIRROR_LAG_S, TURN_S, Errand, Feeds
+from edge.weights.errand import MIRROR_LAG_S, TURN_S, Errand
+from edge.weights.feeds import Feeds
 from edge.weights.fetch import Ranges
 from edge.weights.growth import Growth
 from edge.weights.index import Away, Index, Taken
