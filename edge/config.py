@@ -138,9 +138,16 @@ class Announcing(Struct, frozen=True, kw_only=True):
 
 
 class Index(Struct, frozen=True, kw_only=True):
-    """The region's Redis. It may be away at any time; nothing waits for it longer than `timeout_ms`."""
+    """The region's Redis. It may be away at any time; nothing waits for it longer than `timeout_ms`.
 
-    url: str
+    One server at `url`, or the one that `sentinels` call `master`, or the one of a `cluster` that
+    has the region's slot. Those two are lists of addresses, not all of which need be alive.
+    """
+
+    url: str = ""
+    sentinels: tuple[str, ...] = ()
+    master: str = ""
+    cluster: tuple[str, ...] = ()
     user: str = ""
     password_file: str = ""
     timeout_ms: int = 200

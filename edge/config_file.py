@@ -192,9 +192,21 @@ def _check_weights(weights: Weights, found: _Problems) -> None:
 
 
 def _check_index(index: Index, found: _Problems) -> None:
+    ways = [name for name in ("url", "sentinels", "cluster") if getattr(index, name)]
+    found.unless(len(ways) == 1, "weights.index", "write one of url, sentinels and cluster")
     known = index.url.startswith(("redis://", "rediss://", "unix://")) and "@" not in index.url
     found.unless(
-        known, "weights.index.url", "write redis://10.0.0.1:6379; user and password are set beside it"
+        known or not index.url,
+        "weights.index.url",
+        "write redis://10.0.0.1:6379; user and password are set beside it",
+    )
+    for field in ("sentinels", "cluster"):
+        for number, address in enumerate(getattr(index, field)):
+            found.check(f"weights.index.{field}.{number}", host_port, address)
+    found.unless(
+        bool(index.sentinels) == bool(index.master),
+        "weights.index.master",
+        "write what the sentinels call it beside them, and nothing without them",
     )
     found.unless(
         bool(index.user) == bool(index.password_file),

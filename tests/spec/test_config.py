@@ -289,6 +289,22 @@ WRONG = [
         GOOD + INDEX.replace("redis:", "http:"),
         "11: weights.index.url: write redis://10.0.0.1:6379",
     ),
+    ("an index that is nowhere", GOOD + "  index: {user: ''}\n", "10: weights.index: write one of url, sent"),
+    (
+        "an index in two ways",
+        GOOD + INDEX + "    cluster: [10.0.0.9:6379]\n",
+        "10: weights.index: write one of url, sentinels and cluster",
+    ),
+    (
+        "sentinels without a master",
+        GOOD + "  index:\n    sentinels: [10.0.0.9:26379]\n",
+        "10: weights.index.master: write what the sentinels call it",
+    ),
+    (
+        "a sentinel without a port",
+        GOOD + "  index:\n    master: eu\n    sentinels: [10.0.0.9]\n",
+        "12: weights.index.sentinels.0: '10.0.0.9' is no address",
+    ),
     (
         "a password in the index's URL",
         GOOD + INDEX.replace("//", "//iad-a:secret@"),
@@ -414,6 +430,8 @@ RIGHT = [
     ),
     ("peers from DNS alone", GOOD + DISCOVER),
     ("an index without a user", GOOD + INDEX),
+    ("an index behind sentinels", GOOD + "  index: {sentinels: ['10.0.0.9:26379'], master: eu}\n"),
+    ("an index in a cluster", GOOD + "  index: {cluster: ['10.0.0.9:6379', '10.0.0.8:6379']}\n"),
     ("a password's file beside the user", GOOD + INDEX + "    user: iad-a\n    password_file: /p\n"),
     ("an alias", GOOD + "workers:\n  - &w {threads: 2}\n  - *w\n"),
 ]

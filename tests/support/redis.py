@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -34,6 +35,12 @@ def acl(region: str, node: str, password: str) -> str:
     return f"{node} on >{password} resetchannels {keys} -@all {' '.join('+' + name for name in COMMANDS)}"
 
 
+class Place(Protocol):
+    """Somewhere a node finds the region's Redis, in the words of `weights.index`."""
+
+    place: dict[str, Any]
+
+
 class RedisServer:
     """One server in a directory of its own. Its data is gone whenever it is started, save after `restore`."""
 
@@ -43,6 +50,8 @@ class RedisServer:
         self._dir = Path(tempfile.mkdtemp(prefix="edgepop-redis-"))
         self.socket = self._dir / "s"
         self.url = f"unix://{self.socket}"
+        #: Where nodes are told to look for it, in the words of `weights.index`.
+        self.place: dict[str, Any] = {"url": self.url}
         users = [f"user {acl(region, node, self.password(node))}" for node in nodes]
         config = [
             "port 0",

@@ -17,7 +17,7 @@ from edge.weights.app import WeightsBoot
 from edge.weights.tls import Papers
 from edge.wire.link import Link
 from netlab.ca import Ca, issue, write_ca
-from tests.support.redis import RedisServer
+from tests.support.redis import Place, RedisServer
 from tests.support.wait import wait_until
 from tests.support.weights import PROGRAM, Running
 
@@ -31,7 +31,7 @@ def papers(ca: Ca, node: str, **more: Any) -> Papers:
 class Fleet:
     """Starts weights processes that may give each other blobs; a restarted one keeps its store and port."""
 
-    def __init__(self, root: Path, origin_url: str, redis: RedisServer | None) -> None:
+    def __init__(self, root: Path, origin_url: str, redis: Place | None) -> None:
         self.root = root
         self.redis = redis
         self._origin_url = origin_url
@@ -60,7 +60,7 @@ class Fleet:
         shared = None
         if index and self.redis is not None:
             shared = Index(
-                url=self.redis.url, user=node, password_file="unused", lease_ms=1_000, alive_ms=2_000
+                **self.redis.place, user=node, password_file="unused", lease_ms=1_000, alive_ms=2_000
             )
         weights = Weights(
             **{
@@ -135,7 +135,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(root: Path, origin_url: str, redis: RedisServer | None) -> AsyncIterator[Fleet]:
+async def fleet(root: Path, origin_url: str, redis: Place | None) -> AsyncIterator[Fleet]:
     """A fleet whose processes have ended afterwards."""
     made = Fleet(root, origin_url, redis)
     try:
