@@ -93,8 +93,8 @@ class Seat(NamedTuple):
 def may_take(me: Seat, others: Iterable[Seat], width: int) -> bool:
     """Does the next lane go to `me`? Each fetch has one; the rest goes to whoever lacks least.
 
-    Lanes that a larger fetch holds can't be taken back in mid-chunk: until they end, a smaller one gets
-    its first START beyond the width.
+    Lanes that a larger fetch holds can't be taken back in mid-chunk: until they end, a smaller one may hold
+    a whole width beside them. (With START instead, 50 MB behind 800 MB took 2.02 times of alone, not 1.42.)
     """
     if me.running == 0:
         return True
@@ -104,7 +104,7 @@ def may_take(me: Seat, others: Iterable[Seat], width: int) -> bool:
     if me.running + sum(other.running for other in others) < width:
         return True
     held = sum(max(0, other.running - 1) for other in others if other.left_bytes > me.left_bytes)
-    return held > 0 and me.running < min(START, width)
+    return held > 0 and me.running < width
 
 
 # --- which chunk twice

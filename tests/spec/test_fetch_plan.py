@@ -157,7 +157,7 @@ BIG, SMALL = 8_000 * MIB, 50 * MIB
         ("the smaller one has all it can use", Seat(BIG, 1), [Seat(SMALL, 2)], 4, True),
         ("a larger one that waits is no hindrance", Seat(SMALL, 2), [Seat(BIG, 1, True)], 4, True),
         ("beyond the width while a larger one holds lanes", Seat(SMALL, 2), [Seat(BIG, 4, True)], 4, True),
-        ("but only the first few", Seat(SMALL, START), [Seat(BIG, 4, True)], 4, False),
+        ("but not more than a whole width", Seat(SMALL, 4), [Seat(BIG, 4, True)], 4, False),
         (
             "not beyond it if the larger one is down to its one",
             Seat(SMALL, 3),
@@ -190,7 +190,7 @@ def test_lanes_are_bounded_and_nobody_starves(lefts: list[int], width: int, asks
     for ask in [*asks, *range(len(seats))]:
         if ask < len(seats) and may_take(seats[ask], seats[:ask] + seats[ask + 1 :], width):
             seats[ask] = seats[ask]._replace(running=seats[ask].running + 1)
-    assert sum(seat.running for seat in seats) <= width + START + len(seats)
+    assert sum(seat.running for seat in seats) <= 2 * width + len(seats)
     assert all(seat.running for seat in seats)
 
 
