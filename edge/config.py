@@ -180,6 +180,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     """One device. Above `soft_limit` others are preferred, above `hard_limit` requests wait."""
 
     device: str = "cpu"
+    #: tensorrt: models whose shapes are known run on it. Empty: on CUDA where the device is a GPU.
+    provider: str = ""
     device_bytes: str = "2GiB"
     threads: int = 1
     soft_limit: int = 32

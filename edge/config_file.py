@@ -259,6 +259,8 @@ def _check_worker(at: str, worker: Worker, found: _Problems) -> None:
         found.check(f"{at}.memory_bytes", size_bytes, worker.memory_bytes)
     device_ok = worker.device == "cpu" or re.fullmatch(r"cuda:[0-9]{1,2}", worker.device) is not None
     found.unless(device_ok, f"{at}.device", f"{worker.device!r} is no device: write cpu or cuda:0")
+    provider_ok = worker.provider == "" or (worker.provider == "tensorrt" and worker.device != "cpu")
+    found.unless(provider_ok, f"{at}.provider", "write tensorrt beside a cuda device, or nothing")
     found.unless(1 <= worker.threads <= 256, f"{at}.threads", "write a number from 1 to 256")
     _check_limits(at, worker, found)
 

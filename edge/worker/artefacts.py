@@ -14,6 +14,7 @@ passes the same gate as a published graph. Knows names, bytes and files; nothing
 import contextlib
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,6 +141,31 @@ def _read(reading: int, capture: Capture) -> None:
 
 def _no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def make_folder(folder: Path, name: str, prefix: str, max_bytes: int) -> Path:
+    """A directory in `folder`, made or found; others of the prefix go, the ones used longest ago first.
+
+    Raises OSError.
+    """
+    made = folder / name
+    made.mkdir(mode=0o700, exist_ok=True)
+    os.utime(made)
+    others = sorted(
+        (path for path in folder.glob(f"{prefix}*") if path.is_dir() and path != made),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    left_bytes = max_bytes - _size(made)
+    for path in others:
+        left_bytes -= _size(path)
+        if left_bytes < 0:
+            shutil.rmtree(path, ignore_errors=True)
+    return made
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def processor() -> str:

@@ -22,9 +22,11 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from edge.config import Worker, size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.oip.datatypes import Array
-from edge.weights.manifest import BlobFile, Manifest
-from edge.worker.artefacts import Artefacts, captured, processor
+from edge.weights.manifest import BlobFile, Manifest, digest
+from edge.worker import tensorrt
+from edge.worker.artefacts import Artefacts, captured, make_folder, processor
 from edge.worker.blobs import Blobs, called
+from edge.worker.driver import require_driver, require_tensorrt
 from edge.worker.graph import check_graph
 
 log = logging.getLogger("edge.worker")
@@ -34,6 +36,14 @@ PREPACK_AT_ONCE_BYTES: Final = 4 * 1024 * 1024
 _MESSAGE_CHARS: Final = 300
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
+_ADVICE: Final = {
+    _CPU: "this build of it has no other",
+    _CUDA: "install the CUDA 13 and cuDNN 9 libraries (pip install edgepop[cuda]) or set device: cpu",
+    tensorrt.PROVIDER: "install the CUDA 13 and TensorRT 10 libraries or leave provider empty",
+}
+LOAD_GRACE_MS: Final = 60_000.0
+#: Engines of TensorRT are as large as their weights.
+ENGINES_MAX_BYTES: Final = 32 * 1024**3
 
 #: What ONNX Runtime calls the datatypes of a manifest.
 _ORT_TYPES: Final = {
@@ -212,7 +222,10 @@ class Model:
 
     def _session(self, file: BlobFile, raw: bytes, *, prepacked: bool, **more: Any) -> _Session:
         signature = self._signatures[file.name]
-        return self._device.session(raw, signature, self.manifest.custom_ops, prepacked=prepacked, **more)
+        ranges = tensorrt.batch_ranges(self.manifest)
+        return self._device.session(
+            raw, signature, self.manifest.custom_ops, prepacked=prepacked, ranges=ranges, **more
+        )
 
 
 class Device:
@@ -226,7 +239,11 @@ class Device:
         self.name = config.device
         self.on_gpu = config.device != "cpu"
         self.blobs = Blobs(blobs_dir)
+        #: A load this long past its deadline counts as hung: session creation can't be ended from outside.
+        self.load_grace_ms = LOAD_GRACE_MS
         self._threads = config.threads
+        self._engine_facts: tuple[str, ...] = ()
+        self._engines_dir: Path | None = None
         ort.set_default_logger_severity(3)
         # A graph laid out for a GPU was never saved and loaded again here: only those of a CPU are kept.
         facts = (config.device, processor(), ort.__version__, ort.get_build_info(), "all")
@@ -236,12 +253,17 @@ class Device:
             self._providers: list[Any] = [_CPU]
             return
         self.provider = _CUDA
-        index = int(config.device.removeprefix("cuda:"))
-        _require_driver(index)
+        self._index = int(config.device.removeprefix("cuda:"))
+        self._limit_bytes = size_bytes(config.device_bytes)
+        require_driver(self._index)
+        if config.provider == "tensorrt":
+            self._engine_facts = (*facts, *require_tensorrt(self._index))
+            self._engines_dir = cache_dir
+            self.load_grace_ms = tensorrt.BUILD_MS
         ort.preload_dlls()
         options = {
-            "device_id": str(index),
-            "gpu_mem_limit": str(size_bytes(config.device_bytes)),
+            "device_id": str(self._index),
+            "gpu_mem_limit": str(self._limit_bytes),
             "arena_extend_strategy": "kSameAsRequested",
             "cudnn_conv_algo_search": "HEURISTIC",
             "do_copy_in_default_stream": "1",
@@ -257,10 +279,12 @@ class Device:
         prepacked: bool,
         optimised: bool = False,
         save_to: str = "",
+        ranges: Mapping[str, tensorrt.Range] | None = None,
     ) -> _Session:
         """A graph's bytes -> a session on this device whose inputs and outputs are as promised.
 
-        An `optimised` one is taken as it is; `save_to` is where to write what was made of another.
+        An `optimised` one is taken as it is; `save_to` is where to write what was made of another. With
+        the `ranges` of its inputs it is TensorRT's, where that was asked for.
         Raises EdgeError(LOAD_FAILED).
         """
         options = ort.SessionOptions()
@@ -280,18 +304,31 @@ class Device:
         if "onnxruntime-extensions" in custom_ops:
             options.register_custom_ops_library(_extensions_library())
         on_device = self.on_gpu and not signature.host
+        wanted = self.provider if on_device else _CPU
+        providers = self._providers if on_device else [_CPU]
+        if on_device and self._engine_facts and ranges is not None:
+            wanted = tensorrt.PROVIDER
+            providers = [(wanted, self._engine(raw, ranges)), *providers]
         try:
-            session = ort.InferenceSession(raw, options, providers=self._providers if on_device else [_CPU])
+            session = ort.InferenceSession(raw, options, providers=providers)
         except Exception as error:  # the runtime's errors share no class of their own
             raise _refused(f"ONNX Runtime says: {_first_line(error)}") from error
         got = session.get_providers()[0]
-        if on_device and got != self.provider:
-            raise _refused(
-                f"{self.provider} was asked for and ONNX Runtime chose {got}; "
-                "install the CUDA 13 and cuDNN 9 libraries (pip install edgepop[cuda]) or set device: cpu",
-            )
+        if got != wanted:
+            raise _refused(f"{wanted} was asked for and ONNX Runtime chose {got}; {_ADVICE[wanted]}")
         _require_signature(session, signature)
         return _Session(session, list(signature.outputs), bound=on_device)
+
+    def _engine(self, raw: bytes, ranges: Mapping[str, tensorrt.Range]) -> dict[str, str]:
+        """TensorRT's options for a graph, with its own directory where there is one for all."""
+        name = tensorrt.engine_name(self._engine_facts, digest(raw), ranges)
+        engine = None
+        if self._engines_dir is not None:
+            try:
+                engine = make_folder(self._engines_dir, name, "trt-", ENGINES_MAX_BYTES)
+            except OSError as error:
+                log.warning("TensorRT's engine is not kept: %s", error.strerror)
+        return tensorrt.settings(self._index, self._limit_bytes, ranges, self._engines_dir, engine)
 
 
 def _require_signature(session: Any, signature: Signature) -> None:
@@ -312,28 +349,9 @@ def _extensions_library() -> str:
     return str(onnxruntime_extensions.get_library_path())
 
 
-def _require_driver(index: int) -> None:
-    """Ask the NVIDIA driver itself: ONNX Runtime lists CUDA on machines that have none."""
-    advice = "install the NVIDIA driver or set device: cpu"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise _no_device(f"cuda:{index}: there is no NVIDIA driver (libcuda.so.1); {advice}") from error
-    count = ctypes.c_int(0)
-    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0:
-        raise _no_device(f"cuda:{index}: the NVIDIA driver answers with error {status}; {advice}")
-    if index >= count.value:
-        raise _no_device(f"cuda:{index}: this machine has {count.value} CUDA devices, counted from 0")
-
-
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:_MESSAGE_CHARS]
-
-
-def _no_device(message: str) -> EdgeError:
-    return EdgeError(Reason.LOAD_FAILED, message)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,6 @@ log = logging.getLogger("edge.worker")
 MAX_SHAPES: Final = 64
 #: A model that has batched, or run this often, is worth the seconds that prepacking takes.
 PREPACK_AFTER_RUNS: Final = 16
-#: A load this long past its deadline counts as hung: session creation can't be ended from outside.
-LOAD_GRACE_MS: Final = 60_000.0
 #: What has run before gets so long when the device is in doubt.
 EXAMPLE_MS: Final = 10_000.0
 MIB: Final = 1 << 20
@@ -259,7 +257,7 @@ class Residents:
     def _open(self, digest: str, manifest: Manifest, held_bytes: int, due_ms: float) -> Resident:
         """On the loader's thread: sessions, task, and one run that shows that the device works."""
         started_ms = clock.now_ms()
-        loading = _Loading(due_ms + LOAD_GRACE_MS)
+        loading = _Loading(due_ms + self._device.load_grace_ms)
         watched = self._watchdog.enter(loading, [loading], manifest.name + " (load)", started_ms)
         try:
             model = Model(self._device, manifest, tasks.signatures(manifest))

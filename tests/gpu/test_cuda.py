@@ -54,3 +54,51 @@ def test_runs_in_a_row_do_not_see_each_others_tensors(devices, tmp_path):
 def test_a_device_beyond_the_last_is_an_error_that_counts(devices, tmp_path):
     with pytest.raises(EdgeError, match=f"this machine has {devices} CUDA devices"):
         Device(Worker(device=f"cuda:{devices}"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def with_tensorrt(devices) -> int:
+    try:
+        ctypes.CDLL("libnvinfer.so.10")
+    except OSError:
+        pytest.skip("no TensorRT 10 (libnvinfer.so.10) on this machine")
+    return devices
+
+
+def load_tensorrt(folder: Path, cache: Path) -> Model:
+    made = tiny.heavy(folder)
+    config = Worker(device="cuda:0", provider="tensorrt")
+    return Model(Device(config, folder, cache), made, tasks.signatures(made))
+
+
+def test_tensorrt_builds_an_engine_once_and_the_next_load_finds_it(with_tensorrt, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    x = np.random.default_rng(5).standard_normal((16, 2048), dtype=np.float32)
+    (expected,) = load(tmp_path, "cpu").begin().call("graph", {"x": x})
+    answers = []
+    for _ in range(2):
+        model = load_tensorrt(tmp_path, cache)
+        answers.append(model.begin().call("graph", {"x": x})[0])
+        answers.append(model.begin().call("graph", {"x": x[:1]})[0])
+        model.close()
+        (folder,) = cache.glob("trt-*")
+        engines = {path: path.stat().st_mtime_ns for path in folder.glob("*.engine")}
+        assert len(engines) == 1
+        answers.append(engines)
+    first, first_row, engines, again, again_row, engines_again = answers
+    assert engines == engines_again, "the second load built nothing"
+    np.testing.assert_allclose(first, expected, rtol=1e-2, atol=0.5)
+    np.testing.assert_allclose(again, first, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(again_row, first_row, rtol=1e-3, atol=1e-2)
+
+
+def test_without_tensorrt_the_worker_says_what_is_missing(devices, tmp_path):
+    try:
+        ctypes.CDLL("libnvinfer.so.10")
+    except OSError:
+        pass
+    else:
+        pytest.skip("this machine has TensorRT")
+    with pytest.raises(EdgeError, match=r"there is no libnvinfer\.so\.10; install TensorRT 10"):
+        Device(Worker(device="cuda:0", provider="tensorrt"), tmp_path)

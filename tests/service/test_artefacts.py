@@ -11,7 +11,7 @@ from edge.config import Worker
 from edge.errors import EdgeError
 from edge.weights import manifest as mf
 from edge.worker import tasks
-from edge.worker.artefacts import Artefacts, captured
+from edge.worker.artefacts import Artefacts, captured, make_folder
 from edge.worker.engine import Device, Model
 from tests.support import hostile, tiny
 
@@ -165,3 +165,14 @@ def test_a_capture_ends_the_writer_that_writes_too_much():
     with captured(10) as capture:
         pass
     assert capture.content is None
+
+
+def test_folders_used_longest_ago_make_room_and_the_wanted_one_stays(tmp_path):
+    for age, name in enumerate(["trt-a", "trt-b", "trt-c", "other"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "engine").write_bytes(bytes(400))
+        os.utime(tmp_path / name, (age, age))
+    assert make_folder(tmp_path, "trt-a", "trt-", 800) == tmp_path / "trt-a"
+    assert {path.name for path in tmp_path.iterdir()} == {"trt-a", "trt-c", "other"}
+    make_folder(tmp_path, "trt-d", "trt-", 100)
+    assert {path.name for path in tmp_path.iterdir()} == {"trt-d", "other"}

@@ -18,7 +18,7 @@ from tests.support.worker import _START, Client, Process, connected
 MIB = 1 << 20
 CAP_BYTES = 1024 * MIB
 #: A load that hangs is given a minute; these tests have less.
-IMPATIENT = "from edge.worker import resident; resident.LOAD_GRACE_MS = 300.0;" + _START
+IMPATIENT = "from edge.worker import engine; engine.LOAD_GRACE_MS = 300.0;" + _START
 NEIGHBOUR = [1.5] * 16
 
 

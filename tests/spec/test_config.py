@@ -350,6 +350,16 @@ WRONG = [
         GOOD + "workers: [{memory_bytes: 2G}]\n",
         "10: workers.0.memory_bytes: '2G' is no size",
     ),
+    (
+        "a provider that is none",
+        GOOD + "workers: [{device: 'cuda:0', provider: rocm}]\n",
+        "10: workers.0.provider: write tensorrt beside a cuda device",
+    ),
+    (
+        "tensorrt on a processor",
+        GOOD + "workers: [{provider: tensorrt}]\n",
+        "10: workers.0.provider: write tensorrt beside a cuda device",
+    ),
     ("no thread", GOOD + "workers: [{threads: 0}]\n", "10: workers.0.threads: write a number from 1 to 256"),
     (
         "limits in the wrong order",
@@ -433,6 +443,7 @@ RIGHT = [
     ("an index behind sentinels", GOOD + "  index: {sentinels: ['10.0.0.9:26379'], master: eu}\n"),
     ("an index in a cluster", GOOD + "  index: {cluster: ['10.0.0.9:6379', '10.0.0.8:6379']}\n"),
     ("a password's file beside the user", GOOD + INDEX + "    user: iad-a\n    password_file: /p\n"),
+    ("tensorrt on a GPU", GOOD + "workers: [{device: 'cuda:0', provider: tensorrt}]\n"),
     ("an alias", GOOD + "workers:\n  - &w {threads: 2}\n  - *w\n"),
 ]
 
