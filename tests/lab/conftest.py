@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.lab import by_need, keeper, lab, narrow, network, no_lab, two_workers
+from tests.support.lab import by_need, keeper, lab, narrow, network, no_lab, three
 
-__all__ = ["keeper", "lab", "narrow", "network", "no_lab", "two_workers"]
+__all__ = ["keeper", "lab", "narrow", "network", "no_lab", "three"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 """One lab for the tests that need it: reused, started or switched, and the machine left as found.
 
 `lab` is the planet with real nodes, `network` the same planet where a small stand-in plays
-popctl's part (tests of routes and leases need no models), `two_workers` and `narrow` other planets,
+popctl's part (tests of routes and leases need no models), `three` and `narrow` other planets,
 `no_lab` an empty machine. Only one lab can exist, so tests are ordered by what they need. A lab that
 ran before the tests is started again after them.
 """
@@ -19,6 +19,7 @@ from netlab.lab import Lab
 from tests.support import narrow as little
 
 REPO = Path(__file__).resolve().parents[2]
+THREE = Path(__file__).with_name("three.yaml")
 STANDIN = (sys.executable, "-m", "tests.support.standin")
 
 
@@ -37,7 +38,7 @@ class Keeper:
         self._wishes = {
             "network": start.Wish(**self._standins),
             "narrow": start.Wish(planet=little.PLANET, models=narrow_models),
-            "two-workers": start.Wish(planet=planetfile.find("two-workers")),
+            "three": start.Wish(planet=THREE),
             "no-redis-region": start.Wish(planet=planetfile.find("no-redis-region")),
             "lab": start.Wish(),
         }
@@ -86,11 +87,11 @@ def network(keeper: Keeper) -> Lab:
 
 
 @pytest.fixture
-def two_workers(keeper: Keeper) -> Lab:
-    """Two worker nodes of one region, each at a POP of its own, that never send a request away."""
+def three(keeper: Keeper) -> Lab:
+    """Three worker nodes of one region, each at a POP of its own, that never send a request away."""
     if not (start.MODELS / "catalog.json").is_file():
         pytest.skip("the lab needs models: run `make models`")
-    return keeper.ensure("two-workers")
+    return keeper.ensure("three")
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def no_lab(keeper: Keeper) -> None:
 
 
 #: Tests of an empty machine first, then those of the network, then of three planets: four switches.
-ORDER = ("no_lab", "network", "two_workers", "narrow", "lab")
+ORDER = ("no_lab", "network", "three", "narrow", "lab")
 
 
 def by_need(items: list[pytest.Item]) -> None:
