@@ -18,6 +18,7 @@ from edge.weights.flights import Flights
 from edge.weights.origin import Origin
 from tests.support.blobs import Bucket, Served, serving
 from tests.support.objects import put_object
+from tests.support.s3 import running_s3
 from tests.support.wait import wait_until
 
 FRESH_MS = 150.0
@@ -130,3 +131,25 @@ async def test_names_of_strangers_have_a_queue_with_an_end(origin: Served, entri
     reasons = [answer.said.reason for answer in answers if isinstance(answer.said, EdgeError)]
     assert reasons.count(Reason.SATURATED) == 5
     assert reasons.count(Reason.UNKNOWN_OBJECT) == MAX_ASKING
+
+
+async def test_a_bucket_confirms_an_entry_without_sending_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = Bucket(tmp_path / "made")
+    entry = put_object(source.root, "news", b"1")
+    raw = (source.root / "data/news.json").read_bytes()
+    halt, background = threading.Event(), Background()
+    with running_s3() as s3, ThreadPoolExecutor(2) as threads:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        s3.objects["data/news.json"] = raw
+        store = Origin(s3.url, request_timeout_ms=10_000, stop=halt)
+        known = Entries(store, threads, Flights(background.spawn), fresh_ms=FRESH_MS)
+        assert await said(known) == entry
+        await wait_until(lambda: known.at_once("news") is None)
+        assert await said(known) == entry
+        assert known.moved_bytes == len(raw)
+        assert await reason(known, "none") is Reason.UNKNOWN_OBJECT
+        halt.set()
+        await background.close()
