@@ -7,6 +7,7 @@ refuse to know what nodes keep there.
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -72,6 +73,11 @@ class Member:
             return bool(self.admin.role()[0] == b"master")
         except redis.RedisError:
             return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP: connections stay and nothing answers; SIGCONT: it goes on."""
+        assert self.process is not None, "it does not run"
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -147,6 +153,15 @@ def _folder() -> Iterator[tuple[Path, list[Member]]]:
         finally:
             for member in made:
                 member.kill()
+
+
+@contextlib.contextmanager
+def alone(region: str, nodes: tuple[str, ...]) -> Iterator[RedisSet]:
+    """One server on a port, for nodes whose children are other users than the tests."""
+    with _folder() as (folder, made):
+        made.append(Member(folder, "server-0", *_served(region, nodes)))
+        made[0].start()
+        yield RedisSet(region, made, {"url": f"redis://{made[0].address}"})
 
 
 @contextlib.contextmanager
