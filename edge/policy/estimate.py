@@ -4,7 +4,7 @@ What a transfer took is learned as a line, `ms = fixed + bytes / rate`, per sour
 mostly round trips and a large one mostly bytes, and one rate for both is wrong for both. The line is
 fitted by least squares of *relative* errors (a second too many is much for a small model and nothing
 for a large one), and forgets: an origin that was slow yesterday says little of today. Until enough was
-seen, a guess weighs in.
+seen, a guess weighs in, as a shape: a single transfer tells how far off all of it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,8 +33,9 @@ class Guess(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Sums over what was seen, each observation weighed by 1 / ms^2; `x` is MiB, `y` ms."""
+    """Sums over what was seen, each of `n` observations weighed by 1 / ms^2; `x` is MiB, `y` ms."""
 
+    n: float = 0.0
     w: float = 0.0
     x: float = 0.0
     y: float = 0.0
@@ -50,15 +51,24 @@ def after(seen: Seen, moved_bytes: int, took_ms: float) -> Seen:
 
 
 def _plus(seen: Seen, x: float, y: float, weight: float) -> Seen:
-    w = weight / (y * y)
-    return Seen(seen.w + w, seen.x + w * x, seen.y + w * y, seen.xx + w * x * x, seen.xy + w * x * y)
+    return _weighed(seen, x, y, weight / (y * y))._replace(n=seen.n + weight)
+
+
+def _weighed(seen: Seen, x: float, y: float, w: float) -> Seen:
+    return Seen(seen.n, seen.w + w, seen.x + w * x, seen.y + w * y, seen.xx + w * x * x, seen.xy + w * x * y)
 
 
 def expect_ms(seen: Seen, size_bytes: int, guess: Guess) -> float:
     """How long so many bytes will take from a source of which this was seen."""
-    rate = max(guess.bytes_per_ms, 1e-9)
+    fixed, slope = guess.fixed_ms, _MIB / max(guess.bytes_per_ms, 1e-9)
+    if seen.n <= 0.0:
+        return fixed + slope * size_bytes / _MIB
+    scale = (fixed * seen.y + slope * seen.xy) / (
+        fixed * fixed * seen.w + 2.0 * fixed * slope * seen.x + slope * slope * seen.xx
+    )
+    weight = GUESS_WEIGHT * seen.w / seen.n
     for x in _GUESSED_AT:
-        seen = _plus(seen, x, guess.fixed_ms + x * _MIB / rate, GUESS_WEIGHT)
+        seen = _weighed(seen, x, scale * (fixed + slope * x), weight)
     spread = seen.w * seen.xx - seen.x * seen.x
     slope = (seen.w * seen.xy - seen.x * seen.y) / spread if spread > 0.0 else 0.0
     fixed = (seen.y - slope * seen.x) / seen.w

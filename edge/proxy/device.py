@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.own import Rate
+from edge.policy.estimate import Guess, Seen, after, expect_ms
 from edge.policy.eviction import Resident, plan
 from edge.policy.facts import Rates
 from edge.policy.score import LOAD_FIXED_MS
@@ -256,6 +257,7 @@ class LoadTimes:
         #: Bytes per ms over all models; a guess until the first load.
         self.bytes_per_ms = Rates().load
         self._known: dict[str, float] = {}
+        self._seen = Seen()
         self._learned = False
 
     def observe(self, digest: str, size_bytes: int, load_ms: float) -> None:
@@ -266,6 +268,7 @@ class LoadTimes:
         self._known[digest] = load_ms if known_ms is None else known_ms + (load_ms - known_ms) * EWMA
         if len(self._known) > MAX_LEARNED:
             del self._known[next(iter(self._known))]
+        self._seen = after(self._seen, size_bytes, load_ms)
         if size_bytes < RATE_BYTES:
             return
         rate = size_bytes / load_ms
@@ -274,7 +277,8 @@ class LoadTimes:
 
     def expect_ms(self, digest: str, size_bytes: int) -> float:
         """What loading it will take, from its own loads or else from its size."""
-        return self._known.get(digest) or LOAD_FIXED_MS + size_bytes / self.bytes_per_ms
+        guess = Guess(LOAD_FIXED_MS, self.bytes_per_ms)
+        return self._known.get(digest) or expect_ms(self._seen, size_bytes, guess)
 
 
 class Uploads:

@@ -68,7 +68,10 @@ class Loader:
     async def load(self, entry: Entry, far: tuple[calls.FarSource, ...]) -> str:
         """From FETCHING to RESIDENT, or GONE with an EdgeError. Returns where the weights were."""
         try:
-            residency, raw = await self._fetch(entry, far)
+            try:
+                residency, raw = await self._fetch(entry, far)
+            finally:
+                self._estimates.ends(entry.digest)
             manifest = self._models.remember(entry.digest, raw)
             self._moves.fetched(entry, manifest)
             with self._lost_while_loading():

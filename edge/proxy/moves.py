@@ -10,6 +10,7 @@ from typing import Final
 
 from edge import clock
 from edge.fleet.own import OwnWorker
+from edge.policy.estimate import NETWORK
 from edge.policy.facts import Tier
 from edge.policy.score import UNKNOWN_WEIGHTS_BYTES
 from edge.proxy.device import LOADING, Book, Entry, LoadTimes, OnDevice, Stage, lost
@@ -131,6 +132,8 @@ class Moves:
             source, known_bytes = self._nearest(entry.digest)
             missing_bytes = known_bytes or UNKNOWN_WEIGHTS_BYTES
             entry.load_ms = self.times.expect_ms(entry.digest, missing_bytes)
+            if source in NETWORK and not entry.expected_ms:
+                self._estimates.begins(entry.digest, missing_bytes)
             fetched_at_ms = now_ms + self._estimates.fetch_ms(entry.digest, source, missing_bytes)
             ready_at_ms = max(fetched_at_ms, ready_at_ms) + entry.load_ms
         self._endpoint.loading(entry.digest, ready_at_ms)

@@ -97,6 +97,7 @@ class Report:
                 "loaded": parts.hydrator.loaded,
                 "left": dict(parts.hydrator.left),
                 "recent": [judged._asdict() for judged in parts.hydrator.recent],
+                "expected": [scored._asdict() for scored in parts.estimates.recent],
             },
             "origin_up": parts.models.origin_up,
             "catalogue_epoch": catalogue.epoch if catalogue is not None else None,

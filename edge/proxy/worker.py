@@ -215,7 +215,7 @@ class LocalWorker:
             self._estimates.failed(error)
             raise
         seconds = (clock.now_ms() - started_ms) / 1000.0
-        self._estimates.scored(residency, entry.expected_ms, seconds * 1000.0)
+        self._estimates.scored(entry.model, residency, entry.expected_ms, seconds * 1000.0)
         self._on_hydrated(entry.model, residency, entry.moved_bytes, seconds)
         return residency
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edge.policy.facts import Rates, Tier
-from edge.proxy.estimates import TELLING_BYTES, Estimates
+from edge.proxy.estimates import TELLING_BYTES, Estimates, Scored
 from edge.wire.calls import Ensured, Fetching
 
 MIB = 1 << 20
@@ -63,6 +63,22 @@ def test_another_that_is_under_way_shares_the_path_and_is_no_reason_to_think_it_
     assert node.expect("a", 10) == pytest.approx(alone, rel=0.15)
 
 
+def test_what_began_counts_before_the_store_has_said_so_and_what_ended_does_not_count_after_it():
+    node = Node()
+    for mib in (5, 10, 20) * 4:
+        node.estimates.fetched("x", Ensured("origin", mib * MIB, 100.0 * mib))
+    alone = node.expect("a", 10)
+    node.estimates.begins("b", 10 * MIB)
+    assert node.expect("a", 10) > 1.7 * alone
+    node.comes("b", 9 * MIB, 10 * MIB)
+    assert node.expect("a", 10) < 1.2 * alone
+    node.estimates.ends("b")
+    assert node.expect("a", 10) == alone
+    node.fetching = {}
+    node.comes("b", 0, 10 * MIB)
+    assert node.expect("a", 10) > 1.7 * alone, "it is fetched again"
+
+
 def test_one_that_is_on_its_way_tells_its_own_rate():
     node = Node()
     node.comes("a", TELLING_BYTES, TELLING_BYTES + 10 * MIB, 5.0 * MIB)
@@ -73,6 +89,7 @@ def test_one_that_is_on_its_way_tells_its_own_rate():
 
 def test_errors_are_told_by_source_and_none_where_nothing_was_expected():
     node = Node()
-    node.estimates.scored("origin", 80.0, 100.0)
-    node.estimates.scored("origin", 0.0, 100.0)
+    node.estimates.scored("m", "origin", 80.0, 100.0)
+    node.estimates.scored("m", "origin", 0.0, 100.0)
     assert node.scores == [("origin", pytest.approx(0.2))]
+    assert list(node.estimates.recent) == [Scored("m", "origin", 80.0, 100.0)]
