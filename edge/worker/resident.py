@@ -7,6 +7,7 @@ table itself belongs to the event loop. Knows no frames and no tensors.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -25,8 +26,10 @@ log = logging.getLogger("edge.worker")
 
 #: Shapes whose cost is remembered, per model; beyond, the oldest is forgotten.
 MAX_SHAPES: Final = 64
-#: A model that has batched, or run this often, is worth the seconds that prepacking takes.
+#: A model that has batched, or run this often, is worth the seconds that finding out takes.
 PREPACK_AFTER_RUNS: Final = 16
+#: What is run to find out, of a model that has batched.
+PROBE_ITEMS: Final = 4
 #: What has run before gets so long when the device is in doubt.
 EXAMPLE_MS: Final = 10_000.0
 MIB: Final = 1 << 20
@@ -56,8 +59,10 @@ class Resident:
         self.load_ms = load_ms
         self.runs = 0
         self.batched = False
-        self.may_prepack = not model.prepacked and model.manifest.max_batch > 1
-        self.prepacking: asyncio.Future[None] | None = None
+        self.may_prepack = not model.prepacked
+        self._prepack_after_runs = PREPACK_AFTER_RUNS
+        self._probed_batched = False
+        self.prepacking: asyncio.Future[bool] | None = None
         #: Jobs accepted and not yet delivered; unloading waits for them.
         self.pending = 0
         self._trust = trust
@@ -101,7 +106,21 @@ class Resident:
     @property
     def wants_prepack(self) -> bool:
         """True once what prepacking gains is likely to be worth what it takes."""
-        return self.may_prepack and (self.batched or self.runs >= PREPACK_AFTER_RUNS)
+        return self.may_prepack and (self.batched or self.runs >= self._prepack_after_runs)
+
+    def prepack(self) -> bool:
+        """Swap to prepacked sessions if they are faster at what it does; on the prepacker's thread."""
+        if self._example is None:
+            return self.model.prepack()
+        self._probed_batched = self.batched
+        items = min(PROBE_ITEMS, self.manifest.max_batch) if self.batched else 1
+        works = [self.task.example()] * items
+        return self.model.prepack(lambda run: self.task.run(works, run))
+
+    def gained_nothing(self) -> None:
+        """Prepacking did not pay. If that was one at a time, several at once are another question."""
+        self.may_prepack = not self._probed_batched
+        self._prepack_after_runs = sys.maxsize
 
     def forget_costs(self) -> None:
         """The sessions were changed: learn anew."""
@@ -206,7 +225,7 @@ class Residents:
         self.used_bytes += more_bytes
         resident.held_bytes += more_bytes
         loop = asyncio.get_running_loop()
-        resident.prepacking = loop.run_in_executor(self._prepacker, resident.model.prepack)
+        resident.prepacking = loop.run_in_executor(self._prepacker, resident.prepack)
         resident.prepacking.add_done_callback(lambda done: self._prepacked(resident, more_bytes, done))
 
     def close(self) -> None:
@@ -214,15 +233,21 @@ class Residents:
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._prepacker.shutdown(wait=False, cancel_futures=True)
 
-    def _prepacked(self, resident: Resident, more_bytes: int, done: "asyncio.Future[None]") -> None:
+    def _prepacked(self, resident: Resident, more_bytes: int, done: "asyncio.Future[bool]") -> None:
         error = None if done.cancelled() else done.exception()
-        if error is None:
+        if error is None and not done.cancelled() and done.result():
             resident.forget_costs()
             log.info("prepacked", extra={"model": resident.name, "bytes": more_bytes})
             return
         self.used_bytes -= more_bytes
         resident.held_bytes -= more_bytes
-        log.warning("not prepacked: %s", error, extra={"model": resident.name})
+        if done.cancelled():
+            return
+        if error is not None:
+            log.warning("not prepacked: %s", error, extra={"model": resident.name})
+            return
+        resident.gained_nothing()
+        log.info("not prepacked: nothing is gained by it", extra={"model": resident.name})
 
     def _begin(self, digest: str, manifest: Manifest, due_ms: float) -> "asyncio.Future[Resident]":
         held_bytes = max(manifest.device_bytes, manifest.size_bytes)

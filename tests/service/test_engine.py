@@ -13,7 +13,7 @@ from edge.config import Worker
 from edge.errors import EdgeError, Reason
 from edge.oip.datatypes import NamedArray, bytes_array
 from edge.weights import manifest as mf
-from edge.worker import tasks
+from edge.worker import engine, tasks
 from edge.worker.engine import Device, Model
 from tests.support import tiny
 from tests.support.node import STORE
@@ -40,6 +40,19 @@ def test_weights_beside_the_graph_are_used_prepacked_or_not(tmp_path):
         "a run keeps the sessions it began with",
     )
     model.close()
+
+
+def test_prepacked_weights_are_given_up_when_they_gain_nothing(tmp_path, monkeypatch):
+    model = load(tmp_path, tiny.heavy(tmp_path))
+    x = np.ones((4, 2048), np.float32)
+    (mapped,) = model.begin().call("graph", {"x": x})
+    monkeypatch.setattr(engine, "PREPACK_GAIN", 1.0)
+    assert not model.prepack(lambda run: run.call("graph", {"x": x}))
+    assert not model.prepacked
+    np.testing.assert_array_equal(model.begin().call("graph", {"x": x})[0], mapped)
+    monkeypatch.setattr(engine, "PREPACK_GAIN", -1e6)
+    assert model.prepack(lambda run: run.call("graph", {"x": x}))
+    assert model.prepacked
 
 
 def test_the_runtime_refuses_an_index_and_the_client_is_told(tmp_path):

@@ -74,7 +74,7 @@ async def test_a_model_that_grew_when_it_was_prepacked_is_evicted_all_the_same(t
             before = (await node.on_device())[grown_digest]
 
             async def has_grown():
-                await node.infer(grown, [0.0] * 2000)
+                await node.infer(grown, [0.0] * 2000, [0.0] * 2000)
                 return (await node.on_device())[grown_digest] > 1.9 * before
 
             await wait_until(has_grown, within_s=20)

@@ -1,5 +1,6 @@
 """What a model takes it gives back: the worker's private memory, the device's budget and the host's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,11 +13,15 @@ from edge.wire import calls
 from tests.support import tiny
 from tests.support.local import Children, Local, local
 from tests.support.wait import wait_until
-from tests.support.worker import Client, Process, connected, digest_of, infer_head
+from tests.support.worker import _START, Client, Process, connected, digest_of, infer_head
 
 MIB = 1 << 20
 #: What the runtime, the interpreter and the C library keep of it all; a model of 64 MiB is eight times that.
 KEPT_BYTES = 8 * MIB
+
+
+#: Nothing is ever fast enough.
+DEMANDING = "from edge.worker import engine; engine.PREPACK_GAIN = 2.0;" + _START
 
 
 @pytest.fixture
@@ -80,6 +85,22 @@ async def test_prepacked_weights_are_counted_and_given_back_however_often(own):
             await client.unload(model)
             assert own.anonymous_bytes() - before < KEPT_BYTES, f"left after {turn} unloads"
             assert (await client.state()).used_bytes == 0
+
+
+async def test_prepacking_that_gains_nothing_is_given_up_and_tried_once_more_when_it_batches(tmp_path):
+    process = Process(tmp_path, Worker(device_bytes="256MiB"), program=DEMANDING)
+    model, row = tiny.heavy(tmp_path, side=4096), [0.5] * 4096
+    said = "not prepacked: nothing is gained by it"
+    async with connected(process) as client:
+        before = await warmed_up(process, client)
+        await client.load(model)
+        for items, times in ((1, 1), (1, 1), (2, 2), (2, 2)):
+            for _ in range(20):
+                await client.infer(model, *[row] * items)
+            await wait_until(lambda times=times: process.log.read_text().count(said) == times, within_s=20)
+            assert (await client.state()).used_bytes == model.size_bytes
+        await wait_until(lambda: process.anonymous_bytes() - before < 2 * KEPT_BYTES)
+    await asyncio.to_thread(process.close)
 
 
 async def test_what_a_run_took_is_given_back_with_its_model(own):
