@@ -13,6 +13,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.weights.choice import Choice
 from edge.weights.download import Download
+from edge.weights.ingest import file_digest
 from edge.weights.manifest import BlobFile
 from edge.weights.sources import Moved, Site
 from edge.weights.store import Store
@@ -33,7 +34,7 @@ def fetch_blob(
     meter: Meter,
     stop: threading.Event,
 ) -> None:
-    """The blob lies verified and durable under its name, or an EdgeError says why not.
+    """The blob lies verified under its name (durable once it is settled), or an EdgeError says why not.
 
     ORIGIN_DOWN or LINK_LOST (also when too slow), BLOB_CORRUPT as CorruptError, NO_SPACE, INTERNAL.
     Of several sources that failed, the origin's error is the one that is told.
@@ -44,12 +45,13 @@ def fetch_blob(
         meter.present_bytes = file.size_bytes - sum(
             end - at for at, end in (ingest.bounds(index) for index in missing)
         )
-        for _ in range(_DISK_ROUNDS):
+        for again in range(_DISK_ROUNDS):
             if missing:
                 began_ms, before = clock.now_ms(), meter.moved.plus(Moved())
                 Download(ingest, feeds, choice, limits, meter, stop).run(missing)
                 choice.fetched(meter.moved.since(before), clock.now_ms() - began_ms)
-            if ingest.digest() == file.blake3:
+            # What was hashed on the way is of the first round.
+            if (file_digest(ingest.data_path) if again else ingest.digest()) == file.blake3:
                 store.commit(ingest)
                 return
             missing = ingest.missing()

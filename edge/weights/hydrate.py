@@ -20,7 +20,7 @@ from edge.weights.errand import Errand
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.flights import Failures, Flights, Work, landed
 from edge.weights.growth import Growth
-from edge.weights.ingest import ingest_bytes
+from edge.weights.ingest import ingest_bytes, settle
 from edge.weights.layout import Found, blob_key, ingest_key, manifest_key
 from edge.weights.manifest import BlobFile
 from edge.weights.manifests import Far, Manifests
@@ -213,6 +213,7 @@ class Hydrator:
                 return False
             seals = await self.disk.run(self.disk.store.seals, [digest])
             if await self.disk.run(self.disk.store.verify, digest):
+                await self.disk.run(settle, self.disk.store.blob_path(digest))
                 self._unverified.discard(digest)
                 self._seals |= seals
                 self._regional.has(digest, ledger.size_bytes(key))
@@ -243,12 +244,15 @@ class Hydrator:
         self.under_way.begin(file, meter, clock.now_ms())
         self.fetches += 1
         try:
-            async with self._regional.errand(file, far, lambda: self._growth(file.blake3)) as errand:
+            async with contextlib.AsyncExitStack() as stack:
+                errand = await stack.enter_async_context(
+                    self._regional.errand(file, far, lambda: self._growth(file.blake3))
+                )
                 await self._until_here(file, errand, meter)
                 self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 ledger.drop(key)
-                self._regional.has(file.blake3, file.size_bytes)
+                self._flights.start(self._settle(file.blake3, stack.pop_all()))
         except CorruptError as error:
             self._failures.remember(_claim(file), error)
             await self._set_fetched_aside(file, error.index)
@@ -261,6 +265,21 @@ class Hydrator:
                 ledger.put(key, await self.disk.run(self.disk.store.size_bytes, key), clock.now_ms())
             ledger.unpin(key, clock.now_ms())
         return meter.moved
+
+    async def _settle(self, digest: str, errand: contextlib.AsyncExitStack) -> None:
+        """Durable, then told to the region: its turn goes on until then. Who waited for it has it already."""
+        key = blob_key(digest)
+        async with errand:
+            try:
+                settled = await self.disk.run(settle, self.disk.store.blob_path(digest))
+            except EdgeError as error:
+                log.warning("blob %s is set aside: %s", digest, error.message)
+                if key in self.disk.ledger:
+                    await self.disk.set_aside(key, digest)
+                    self.forget(key)
+                raise
+            if settled and key in self.disk.ledger:
+                self._regional.has(digest, self.disk.ledger.size_bytes(key))
 
     def _growth(self, digest: str) -> Growth | None:
         ingest = self.disk.store.ingests.get(digest)

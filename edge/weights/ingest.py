@@ -96,6 +96,8 @@ class Ingest:
     def missing(self) -> list[int]:
         """Chunks to fetch: those not claimed, and those that are not what the journal claims."""
         missing = []
+        # What was hashed so far may have been what the disk gives back wrong.
+        self._prefix = Prefix(self.fd, len(self.file.chunks), self.bounds)
         for index in range(len(self.file.chunks)):
             if self._is_good(index):
                 self.growth.add(index)
@@ -156,12 +158,11 @@ class Ingest:
             raise disk_error(error, f"read blob {self.file.blake3}") from error
 
     def seal(self) -> None:
-        """Make the data durable and read-only, ready to be renamed."""
+        """Make the data read-only, ready to be renamed."""
         try:
             os.fchmod(self.fd, 0o444)
-            os.fdatasync(self.fd)
         except OSError as error:
-            raise disk_error(error, f"sync blob {self.file.blake3}") from error
+            raise disk_error(error, f"seal blob {self.file.blake3}") from error
 
     def close(self) -> None:
         """Close both files; what they hold stays for the next attempt."""
@@ -170,6 +171,26 @@ class Ingest:
             os.close(self.fd)
             os.close(self._journal_fd)
         self._on_close()
+
+
+def settle(path: Path) -> bool:
+    """Make a file durable, content and name; False if it has gone meanwhile.
+
+    EdgeError: it is not, and what the kernel keeps of it in memory is no longer what the disk has.
+    """
+    try:
+        with path.open("rb") as file:
+            os.fdatasync(file.fileno())
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise disk_error(error, f"sync blob {path.name}") from error
+    return True
 
 
 def file_digest(path: Path) -> str:

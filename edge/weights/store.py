@@ -249,11 +249,13 @@ class Store:
         return ingest
 
     def commit(self, ingest: Ingest) -> None:
-        """A blob is whole and right: durable first, then under its name."""
+        """A blob is whole and right: under its name at once, durable after `settle`.
+
+        Who waits for it need not wait for the disk: what an unclean stop leaves is verified before use.
+        """
         ingest.seal()
         try:
             ingest.data_path.rename(self.blob_path(ingest.file.blake3))
-            self._sync(self.root / "blobs")
             self._discard(ingest.directory)
         except OSError as error:
             raise disk_error(error, f"commit blob {ingest.file.blake3}") from error
