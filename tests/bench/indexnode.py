@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 from edge.clock import now_ms
 from netlab.ca import issue, write_ca
 from netlab.clock import wait_until
-from tests.support.node import ROOT, STORE, Node, config_text, free_port, open_directory
+from tests.support.node import ROOT, STORE, Node, config_text, open_directory
+from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.redissets import RedisSet, alone
 

@@ -12,7 +12,8 @@ import pytest
 
 from edge.config import Users
 from netlab.clock import wait_until
-from tests.support.node import STORE, free_port, open_directory, running_node
+from tests.support.node import STORE, open_directory, running_node
+from tests.support.ports import free_port
 
 SIXTEEN = [float(number) for number in range(16)]
 

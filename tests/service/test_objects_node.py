@@ -12,8 +12,9 @@ import pytest
 from edge.weights.entry import entry_path
 from tests.support import tiny
 from tests.support.blobs import Bucket
-from tests.support.node import Answer, Node, free_port, open_directory, running_node
+from tests.support.node import Answer, Node, open_directory, running_node
 from tests.support.objects import put_object
+from tests.support.ports import free_port
 from tests.support.stores import a_store
 
 ROW = [n + 0.5 for n in range(16)]

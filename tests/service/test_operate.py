@@ -15,7 +15,8 @@ import tritonclient.http
 from edge.policy.keys import digest
 from netlab.clock import wait_until
 from tests.support import tiny
-from tests.support.node import Answer, Node, free_port, open_directory, running_node
+from tests.support.node import Answer, Node, open_directory, running_node
+from tests.support.ports import free_port
 from tests.support.stores import a_store, doubler
 
 BODY = json.dumps({"input": [[0.0] * 16]})

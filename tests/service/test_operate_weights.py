@@ -18,7 +18,8 @@ from edge.weights import manifest as mf
 from netlab.clock import wait_until
 from tests.support import tiny
 from tests.support.fleet import Wanted, running_fleet
-from tests.support.node import Node, free_port, open_directory, running_node
+from tests.support.node import Node, open_directory, running_node
+from tests.support.ports import free_port
 from tests.support.stores import a_store, doubler
 
 POPCTL = str(Path(sys.executable).with_name("popctl"))

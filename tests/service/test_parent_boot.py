@@ -19,7 +19,8 @@ from edge.proxy.app import ProxyBoot
 from edge.weights.app import WeightsBoot
 from netlab.clock import wait_until
 from tests.support.children import children_of, popctl, proc
-from tests.support.node import ROOT, config_text, free_port, open_directory
+from tests.support.node import ROOT, config_text, open_directory
+from tests.support.ports import free_port
 from tests.support.wait import wait_until as wait_until_async
 
 NOBODY_HOME = "http://127.0.0.1:1/"

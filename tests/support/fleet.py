@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from netlab.ca import Ca, issue, write_ca
 from netlab.clock import wait_until
-from tests.support.node import Node, free_port, open_directory, running_node
+from tests.support.node import Node, open_directory, running_node
+from tests.support.ports import free_port
 
 
 class Wanted(NamedTuple):

@@ -18,7 +18,7 @@ from edge.wire.frame import Kind, encode
 from edge.wire.link import Link
 from netlab.ca import issue, write_ca
 from tests.support.beacons import beacon
-from tests.support.node import free_port
+from tests.support.ports import free_port
 
 
 def mesh(**changes):

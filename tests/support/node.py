@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from netlab.clock import DeadlineMissed, wait_until
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / "models" / "store"
@@ -36,13 +37,6 @@ class Answer(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Node:

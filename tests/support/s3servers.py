@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netlab.clock import wait_until
-from tests.support.node import free_port
+from tests.support.ports import free_port
 
 BUCKET = "models"
 #: moto finds the service by the scope of a signature; before it is strict, it looks at nothing else.
