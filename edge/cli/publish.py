@@ -1,5 +1,6 @@
 """`popctl models push|rollout|rollback`: what an origin serves. No node is asked."""
 
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +50,23 @@ def push(
     *,
     as_json: bool,
 ) -> None:
-    """Upload models that `python -m models make` wrote to STORE, all or NAMES, and serve them.
+    """Upload models of the folder STORE, all or NAMES, and serve them.
 
-    What the origin has is not sent again. Two publishers at a time don't overwrite each other.
+    STORE is what `python -m models make` wrote, or a Triton-style model repository, or one model of it:
+    <model>/config.pbtxt and <version>/model.onnx with its external data beside. What the origin has is
+    not sent again. Two publishers at a time don't overwrite each other.
     """
-    _published(lambda to: to.push(store, names, current), config_path, origin, as_json=as_json)
+    from edge.cli.triton import is_repository, make_store
+
+    def change(to: "Publisher") -> "Published":
+        if not is_repository(store):
+            return to.push(store, names, current)
+        with tempfile.TemporaryDirectory(prefix="popctl-push-") as folder:
+            make_store(store, names, Path(folder))
+            # A repository says nothing of places: what the origin's catalogue says of them stays.
+            return to.push(Path(folder), names, current, keep_placement=True)
+
+    _published(change, config_path, origin, as_json=as_json)
 
 
 @click.command()

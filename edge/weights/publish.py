@@ -64,20 +64,27 @@ class Publisher:
         self._uploaded = 0
         self._uploaded_bytes = 0
 
-    def push(self, store: Path, names: Sequence[str], current: str | None) -> Published:
+    def push(
+        self, store: Path, names: Sequence[str], current: str | None, *, keep_placement: bool = False
+    ) -> Published:
         """Upload what the origin lacks of these models (all if none is named), then serve them.
 
         `current` is the version served from now on, of the one model that is named; else what
-        the store's own catalogue says.
+        the store's own catalogue says. With `keep_placement` a model that the origin has stays where
+        the origin's catalogue has it run and kept.
         """
         local = _local_catalogue(store)
         wanted = _picked(local, names, current)
         held, _ = self._catalogue()
-        merged(held.models, wanted)  # refuses before anything is sent
+        merged(held.models, wanted, keep_placement=keep_placement)  # refuses before anything is sent
         for model in wanted.values():
             for digest in model.versions.values():
                 self._send_version(store, digest)
-        return self._change(lambda present: merged(present.models, wanted), first_epoch=local.epoch)
+
+        def change(present: mf.Catalogue) -> Models:
+            return merged(present.models, wanted, keep_placement=keep_placement)
+
+        return self._change(change, first_epoch=local.epoch)
 
     def rollout(self, name: str, version: str) -> Published:
         """Serve this version of a model by default."""
@@ -257,7 +264,7 @@ class Publisher:
             raise _wrong(f"{source}: {error.strerror}; make the models again") from error
 
 
-def merged(present: Models, wanted: Models) -> Models:
+def merged(present: Models, wanted: Models, *, keep_placement: bool = False) -> Models:
     """The origin's models with those of a store. Raises EdgeError: one version with two contents."""
     after = dict(present)
     for name, model in wanted.items():
@@ -271,6 +278,8 @@ def merged(present: Models, wanted: Models) -> Models:
                     )
             versions = {**held.versions, **model.versions}
             model = msgspec.structs.replace(model, versions=versions, sizes={**held.sizes, **model.sizes})
+            if keep_placement:
+                model = msgspec.structs.replace(model, confine=held.confine, keep=held.keep)
         if model.current not in model.versions:
             known = ", ".join(sorted(model.versions, key=int))
             raise _wrong(f"{name} has no version {model.current!r} to serve; there are {known}")
