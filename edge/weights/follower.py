@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from edge import clock
-from edge.weights import scripts
+from edge.weights import replies, scripts
 from edge.weights.mirror import EPOCH, Mirror, Reading, has_gap, read_event
 from edge.weights.teller import Scripts, Who
 
@@ -100,7 +100,7 @@ class Follower:
         if not await self._client.news(stream, self._at_id, block_ms=LOOK_MS):
             return True
         reply = await self._client.run(scripts.NEWS, [stream], self._at_id)
-        news = msgspec.msgpack.decode(reply, type=scripts.News)
+        news = msgspec.msgpack.decode(reply, type=replies.News)
         if self._anchored and not news.kept:
             # Another past than the one that was followed: `_look` will see it too.
             return True
@@ -127,7 +127,7 @@ class Follower:
             self._hooks.changed(changed)
         return foreign or len(news.events) >= scripts.EVENTS
 
-    async def _look(self) -> scripts.Look:
+    async def _look(self) -> replies.Look:
         """The epoch, the Stream's ends and, now and then, the nodes."""
         now_ms = clock.now_ms()
         names = sorted(self._curious)[: scripts.MAX_NODES]
@@ -137,7 +137,7 @@ class Follower:
         self._curious.clear()
         keys = [key for node in names for key in (f"alive:{node}", f"node:{node}")]
         reply = await self._client.run(scripts.LOOK, self._who.keys("epoch", "ev", *keys), self._at_id)
-        look = msgspec.msgpack.decode(reply, type=scripts.Look)
+        look = msgspec.msgpack.decode(reply, type=replies.Look)
         if look.epoch != self._mirror.epoch:
             self._hooks.lost_epoch(look.epoch)
             if EPOCH.fullmatch(look.epoch):
@@ -149,7 +149,7 @@ class Follower:
         self._judge(dict(zip(names, look.nodes, strict=True)))
         return look
 
-    def _judge(self, looks: dict[str, scripts.NodeLook]) -> None:
+    def _judge(self, looks: dict[str, replies.NodeLook]) -> None:
         now_ms, judge = clock.now_ms(), self._hooks.may_judge()
         changed, dead = self._mirror.look(looks, judge=judge)
         for node in looks.keys() - dead if judge else ():
@@ -174,7 +174,7 @@ class Follower:
         reading, cursor = Reading(), "0"
         for _ in range(MAX_PAGES):
             reply = await self._client.run(scripts.PAGE, self._who.keys("epoch"), cursor, self._who.prefix)
-            page = msgspec.msgpack.decode(reply, type=scripts.Page)
+            page = msgspec.msgpack.decode(reply, type=replies.Page)
             reading.take(page)
             cursor = page.cursor
             if cursor == "0":

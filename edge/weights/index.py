@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from edge import clock, config
-from edge.weights import scripts
+from edge.weights import replies, scripts
 from edge.weights.carrier import Carrier
 from edge.weights.follower import Follower
 from edge.weights.mirror import NODE, Holder, Mirror
@@ -150,7 +150,7 @@ class Index:
                 who.node,
                 who.boot,
             )
-            held = msgspec.msgpack.decode(reply, type=scripts.Held)
+            held = msgspec.msgpack.decode(reply, type=replies.Held)
             answered = True
         except Exception as error:  # noqa: BLE001 -- whatever Redis does, the caller goes on without it
             self._doubt(error)

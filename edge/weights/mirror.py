@@ -18,7 +18,8 @@ from blake3 import blake3
 
 from edge.config import host_port
 from edge.weights.manifest import DIGEST
-from edge.weights.scripts import MAX_NODES, NodeLook, Page
+from edge.weights.replies import NodeLook, Page
+from edge.weights.scripts import MAX_NODES
 
 MAX_BLOBS: Final = 200_000
 MAX_LOCATIONS: Final = 2_000_000

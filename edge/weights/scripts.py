@@ -1,7 +1,7 @@
 """What runs inside the region's Redis: its keys, and one Lua script per change.
 
 A script is atomic, so a blob's location, its node's list and the event that tells of both
-appear together. Replies are msgpack in one string, whose shapes are the structs here. The
+appear together. Replies are msgpack in one string, of the shapes in edge.weights.replies. The
 scripts trust nobody's data either: they measure a value before they read it, let only
 plain names through, and remove a key of a wrong type that is in the way of the right one.
 
@@ -20,8 +20,6 @@ Pure text: knows no client, no socket and no clock.
 
 from typing import Final
 
-import msgspec
-
 #: About this many events are kept; a mirror that is further behind loads everything anew.
 STREAM_EVENTS: Final = 10_000
 #: So many are read at once.
@@ -37,74 +35,6 @@ MAX_ALIVE_MS: Final = 120_000
 def prefix(region: str) -> str:
     """Before every key of a region."""
     return f"wc:{{{region}}}:"
-
-
-class Heard(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of HEARTBEAT: the epoch, and how many blobs Redis thinks this node has."""
-
-    epoch: str
-    have: int
-
-
-class NodeLook(msgspec.Struct, array_like=True, frozen=True):
-    """One node: does it live, and its record ("" where there is none, or none that can be used)."""
-
-    living: bool
-    boot: str
-    blobs: str
-
-
-class Look(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of LOOK. `epoch` "" = there is none; `trimmed`: older events than `oldest` are gone.
-
-    `kept`: the event that was asked for is still there; `ends`: the Stream ends with the event `last`.
-    """
-
-    epoch: str
-    oldest: str
-    last: str
-    trimmed: bool
-    kept: bool
-    ends: bool
-    nodes: list[NodeLook]
-
-
-class News(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of NEWS: the last event's id ("" = none), and each event's fields, all "" where one is wrong.
-
-    `kept`: the event behind which they come is still there.
-    """
-
-    last: str
-    kept: bool
-    events: list[tuple[str, str, str, str]]
-
-
-class NodePage(msgspec.Struct, array_like=True, frozen=True):
-    """One node:<n> as a page shows it."""
-
-    node: str
-    living: bool
-    boot: str
-    blobs: str
-
-
-class Page(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of PAGE: some of all keys. `torn` are digests whose location could not be read whole."""
-
-    cursor: str
-    refused: int
-    nodes: list[NodePage]
-    locations: list[tuple[str, list[str]]]
-    torn: list[str]
-
-
-class Held(msgspec.Struct, array_like=True, frozen=True):
-    """Reply of LEASE: who has it ("" = granted to the asker), for how long still, who else asked."""
-
-    owner: str
-    left_ms: int
-    beside: list[str] = []
 
 
 _COMMON: Final = f"""

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 from edge import clock
-from edge.weights import scripts
+from edge.weights import replies, scripts
 from edge.weights.mirror import EPOCH, MAX_BLOBS
 
 HEARTBEAT_MS: Final = 2_000
@@ -165,7 +165,7 @@ class Teller:
                 await self._poke.wait()
         self._poke.clear()
 
-    async def _heartbeat(self) -> scripts.Heard:
+    async def _heartbeat(self) -> replies.Heard:
         who = self._who
         reply = await self._client.run(
             scripts.HEARTBEAT,
@@ -177,12 +177,12 @@ class Teller:
             self._alive_ms,
             secrets.token_hex(16),
         )
-        heard = msgspec.msgpack.decode(reply, type=scripts.Heard)
+        heard = msgspec.msgpack.decode(reply, type=replies.Heard)
         if EPOCH.fullmatch(heard.epoch) is None:
             raise ValueError(f"Redis answered with an epoch of {heard.epoch[:64]!r}")
         return heard
 
-    async def _register(self, heard: scripts.Heard) -> bool:
+    async def _register(self, heard: replies.Heard) -> bool:
         """The whole disk. False when it must begin anew: yet another epoch, or too many changes meanwhile.
 
         Goes on where it was when Redis failed in the middle of it: on a busy machine one of its many

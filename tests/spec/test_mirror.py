@@ -18,7 +18,8 @@ from edge.weights.mirror import (
     read_event,
     read_peer,
 )
-from edge.weights.scripts import NodeLook, NodePage, Page, prefix
+from edge.weights.replies import NodeLook, NodePage, Page
+from edge.weights.scripts import prefix
 
 OLD, NEW = "0" * 32, "1" * 32
 X, Y, Z = "a" * 64, "b" * 64, "c" * 64

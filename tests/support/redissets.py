@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,14 @@ def _served(region: str, nodes: tuple[str, ...]) -> list[str]:
 
 
 class RedisSet:
-    """Servers of one region, one of which is the master; `place` is what nodes are told."""
+    """Servers of one region, one of which is the master; `place` is what nodes are told, `watchers` are sentinels."""
 
-    def __init__(self, region: str, servers: list[Member], place: dict[str, Any]) -> None:
+    def __init__(
+        self, region: str, servers: list[Member], place: dict[str, Any], watchers: Sequence[Member] = ()
+    ) -> None:
         self.prefix = f"wc:{{{region}}}:"
         self.servers = servers
+        self.watchers = watchers
         self.place = place
 
     def key(self, name: str) -> str:
@@ -192,7 +195,7 @@ def sentinel_set(region: str, nodes: tuple[str, ...]) -> Iterator[RedisSet]:
 
         wait_until(whole, "the sentinels know all servers and each other", within_s=20)
         place = {"sentinels": tuple(one.address for one in sentinels), "master": region}
-        yield RedisSet(region, servers, place)
+        yield RedisSet(region, servers, place, sentinels)
 
 
 @contextlib.contextmanager
