@@ -273,7 +273,9 @@ class App:
         match call.head:
             case calls.Status():
                 served = self.server.served_bytes if self.server is not None else 0
-                call.reply(weights_state(self.hydrator, self.keeper, self.floors, self.regional, served))
+                state = weights_state(self.hydrator, self.keeper, self.floors, self.regional, served)
+                state.objects_bytes = self.objects.used_bytes
+                call.reply(state)
             case calls.Inventory(newer_than):
                 number, body = self.keeper.inventory()
                 region, far, origin = (self.choice.rate(kind) for kind in Kind)

@@ -30,6 +30,9 @@ from edge.wire import calls
 MAX_BLOBS: Final = 4_096
 #: What all of them together may have, in parts of `weights.disk_bytes`.
 SHARE: Final = 4
+#: For how long room is looked for: who holds an object may be done with it, or it is still being written.
+PATIENCE_S: Final = 0.5
+AGAIN_S: Final = 0.02
 #: Of their own: strangers' names must not wait in front of manifests.
 ENTRY_THREADS: Final = 4
 
@@ -180,19 +183,30 @@ class Objects:
         if entry.blake3 in self._blobs:
             self._blobs.move_to_end(entry.blake3)
             return
+        until_s = clock.now_s() + PATIENCE_S
+        while not await self._made_room(entry):
+            never = entry.size_bytes > self.share_bytes
+            if never or clock.now_s() >= until_s:
+                raise EdgeError(
+                    Reason.NO_SPACE,
+                    f"the object {entry.name} has {entry.size_bytes} bytes: objects may have "
+                    f"{self.share_bytes} of this disk, and {self.used_bytes} are in use",
+                    source=Source.UPSTREAM,
+                    retryable=not never,
+                    retry_after_s=None if never else 1,
+                )
+            await asyncio.sleep(AGAIN_S)
+
+    async def _made_room(self, entry: Entry) -> bool:
+        """Book it, if enough of the others can go now."""
         async with self._room:
+            if entry.blake3 in self._blobs:
+                return True
             while self.used_bytes + entry.size_bytes > self.share_bytes or len(self._blobs) >= MAX_BLOBS:
-                if not await self._drop_oldest():
-                    never = entry.size_bytes > self.share_bytes
-                    raise EdgeError(
-                        Reason.NO_SPACE,
-                        f"the object {entry.name} has {entry.size_bytes} bytes: objects may have "
-                        f"{self.share_bytes} of this disk, and {self.used_bytes} are in use",
-                        source=Source.UPSTREAM,
-                        retryable=not never,
-                        retry_after_s=None if never else 1,
-                    )
+                if entry.size_bytes > self.share_bytes or not await self._drop_oldest():
+                    return False
             self._enter(entry.blake3, entry.size_bytes)
+        return True
 
     def _enter(self, digest: str, size_bytes: int) -> None:
         self._forget(digest)

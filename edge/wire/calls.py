@@ -306,6 +306,8 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     #: Of `host_used_bytes`, what lay in memory when it was measured last, some seconds ago.
     host_resident_bytes: int | None = None
     fetching: list[Fetching] = msgspec.field(default_factory=list)
+    #: Of `disk_used_bytes`, objects that requests named, here or on their way.
+    objects_bytes: int = 0
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=True):

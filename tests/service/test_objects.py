@@ -131,6 +131,7 @@ async def test_objects_have_a_share_of_the_disk_and_what_is_held_stays(bucket: B
         await node.call(calls.ReleaseObjects((one.digest,)), passing)
     objects = node.blobs() - {file.blake3 for file in model.manifest.files}
     assert objects == {entries["o0"].blake3, entries["o3"].blake3}, "the one in use, and the last"
+    assert (await node.state()).objects_bytes == 800_000
     assert {file.blake3 for file in model.manifest.files} <= node.blobs(), "no model went for them"
     assert not (await ask(node, "o1", link=holding)).objects[0].reason
     refused = (await ask(node, "o2", link=passing)).objects[0]
