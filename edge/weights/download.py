@@ -204,27 +204,29 @@ class Download:
         for run in list(self._under_way):
             if second >= HEDGES:
                 return
-            if len(run.chunk.runs) == 1 and self._hedge_one(run, rates, now_ms):
+            if run is run.chunk.runs[-1] and self._hedge_one(run, rates, now_ms):
                 second += 1
 
     def _hedge_one(self, run: Run, rates: list[float], now_ms: float) -> bool:
         chunk, seen = run.chunk, run.seen(now_ms)
-        others = [site for site in self._left(chunk) if site != run.site]
+        asked = {other.site for other in chunk.runs}
+        others = [site for site in self._left(chunk) if site not in asked]
         sites, _ = self._ready(chunk, others, now_ms)
         near = [site for site in sites if _NEARNESS[site.kind] <= _NEARNESS[run.site.kind]]
         if is_late(seen, rates, self._least, nearer=bool(near)):
             sites = near or sites
-            if sites and self._lanes.take(self._place, self._left_bytes, beyond=True):
-                self._launch(chunk, sites)
-                return True
-            return False
-        if self._todo or not near:
+            if not sites:
+                return False
+            self._lanes.take(self._place, self._left_bytes, beyond=True)
+            self._launch(chunk, sites)
+            return True
+        if self._todo or not near or len(chunk.runs) > 1:
             return False
         best = self._choice.ranked(near, chunk.size_bytes)[0]
         if not worth_twice(seen, self._choice.expected_ms(best, chunk.size_bytes)):
             return False
-        if not self._lanes.take(self._place, self._left_bytes):
-            return False
+        # Beyond the width: late ones may hold all of it.
+        self._lanes.take(self._place, self._left_bytes, beyond=True)
         self._launch(chunk, [best])
         return True
 

