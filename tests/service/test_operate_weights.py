@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edge.weights import manifest as mf
 from netlab.clock import wait_until
@@ -127,6 +128,28 @@ def test_damage_is_found_repaired_and_told_by_the_exit_status(node):
     wait_until(lambda: near(node, "picker") is None, "what was mapped of the bad one is let go", within_s=5)
     ran = popctl(node, "models", "verify", "--all")
     assert (ran.returncode, "picker" in ran.stdout) == (0, True), ran.stderr
+
+
+def test_what_hydrations_moved_and_took_is_counted(node):
+    node.request("/run/identity", json.dumps({"input": [[0.0] * 16]}))
+    told(node, "models", "evict", "identity")
+    page = node.admin("/metrics").body.decode()
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    origin = ("source", "origin")
+    assert samples["edge_hydration_bytes_total", origin] > 0
+    assert samples["edge_hydration_estimate_error_ratio_count", origin] >= 1
+    assert samples["edge_hydration_seconds_count", ("model", "identity"), origin] == 1
+    assert samples["edge_cache_evictions_total", ("tier", "device")] >= 1
+    assert samples["edge_cache_bytes", ("tier", "disk")] > 0
+    (row,) = [row for row in node.state["hydration"]["expected"] if row["model"] == "identity"]
+    assert (row["source"], row["expected_ms"] > 0, row["took_ms"] > 0) == ("origin", True, True)
+    seconds = told(node, "models", "show", "identity")["seconds_to_a_device"]["one-a/0"]
+    assert list(seconds) == ["disk", "region", "far", "origin"]
+    assert 0 < seconds["disk"] < seconds["origin"]
 
 
 WRONG = [
