@@ -331,4 +331,4 @@ class Hydrator:
 
 def _claim(file: BlobFile) -> str:
     """What failures are remembered by: a manifest that lies of a blob must not spoil it for others."""
-    return f"{file.blake3}/{file.size_bytes}"
+    return f"{file.blake3}/{file.size_bytes}/{file.chunk_bytes}/{hash(file.chunks)}"

@@ -20,7 +20,7 @@ from edge.weights.layout import blob_key, manifest_key
 from edge.weights.manifest import DIGEST, Manifest
 from edge.weights.manifests import Far
 from edge.weights.residency import Residency
-from edge.weights.sources import Moved
+from edge.weights.sources import Kind, Moved
 from edge.wire import calls
 
 MAX_DEADLINE_MS: Final = 600_000.0
@@ -41,6 +41,8 @@ class _Held:
 
     def __init__(self, raw: bytes, manifest: Manifest) -> None:
         self.raw = raw
+        #: For people.
+        self.name = f"{manifest.name} version {manifest.version}"
         self.files = {file.blake3: file for file in manifest.files}
         self.sizes = {digest: file.size_bytes for digest, file in self.files.items()}
         self.holds = 0
@@ -106,7 +108,7 @@ class Keeper:
         nearest = Tier.HOST if held.ready else Tier.DISK
         try:
             # Also of one that is held: what was touched since, which may have killed a worker, is verified.
-            moved, farthest = await self._hydrator.bring(held.files, far)
+            moved, farthest = await self._bring(held, far)
         except EdgeError:
             held.ready = False
             self._unhold(digest, holder)
@@ -117,6 +119,14 @@ class Keeper:
         held.ready = True
         return held, farthest or nearest, moved
 
+    async def _bring(self, held: _Held, far: Far) -> tuple[Moved, Kind | None]:
+        """All of its blobs. Raises EdgeError, which says of which model."""
+        try:
+            return await self._hydrator.bring(held.files, far)
+        except EdgeError as error:
+            error.message = f"{held.name}: {error.message}"
+            raise
+
     async def _bring_only(self, digest: str, held: _Held, far: Far) -> tuple[str, Moved]:
         """To the disk, and not counted as host memory; kept from eviction until all of it is here."""
         keys = self._keys(digest, held)
@@ -124,7 +134,7 @@ class Keeper:
             self._ledger.pin(key)
         self._used(digest)
         try:
-            moved, farthest = await self._hydrator.bring(held.files, far)
+            moved, farthest = await self._bring(held, far)
         finally:
             for key in keys:
                 self._ledger.unpin(key, clock.now_ms())
