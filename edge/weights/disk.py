@@ -7,8 +7,9 @@ here touches a file but through the pool.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from types import MappingProxyType
 from typing import Final, ParamSpec, TypeVar
 
 from edge import clock
@@ -84,10 +85,9 @@ class Disk:
             entries = self.ledger.entries(busy, value)
             match make_room(entries, capacity_bytes, wanted_bytes):
                 case Fits(victims):
-                    for entry in entries:
-                        if entry.key in victims:
-                            _tell(entry, what, wanted_bytes)
-                    await self._evict(victims, busy)
+                    by_key = {entry.key: entry for entry in entries}
+                    why = {key: _why(by_key[key], what, wanted_bytes) for key in victims}
+                    await self._evict(victims, busy, why)
                 case Refused(missing_bytes):
                     raise EdgeError(
                         Reason.NO_SPACE,
@@ -98,7 +98,9 @@ class Disk:
                         retry_after_s=10 if wanted_bytes <= capacity_bytes else None,
                     )
 
-    async def _evict(self, victims: tuple[str, ...], busy: set[str]) -> None:
+    async def _evict(
+        self, victims: tuple[str, ...], busy: set[str], why: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Let these go; those that can't are added to `busy`."""
         for key in victims:
             self.ledger.leave(key)
@@ -115,7 +117,8 @@ class Disk:
                 continue
             if gone is Gone.LINGERS:
                 self.ledger.put(lingers_as, self.ledger.size_bytes(key), clock.now_ms())
-            log.info("evicted %s (%s bytes, %s)", key, self.ledger.size_bytes(key), gone.value)
+            size_bytes = self.ledger.size_bytes(key)
+            log.info("evicted %s (%s bytes, %s)%s", key, size_bytes, gone.value, why.get(key, ""))
             self.ledger.drop(key)
             self.evictions += 1
             self.on_gone(key)
@@ -181,14 +184,9 @@ def _worthless(_key: str, _size_bytes: int) -> Worth:
     return NOTHING
 
 
-def _tell(entry: Entry, what: str, wanted_bytes: int) -> None:
-    log.info(
-        "%s (%d bytes) goes so that %d more fit for %s: wanted %.2f times, %.2f s to have again%s",
-        entry.key,
-        entry.size_bytes,
-        wanted_bytes,
-        what,
-        entry.worth.frequency,
-        entry.worth.refetch_s,
-        ", published a moment ago" if entry.worth.spared else "",
+def _why(entry: Entry, what: str, wanted_bytes: int) -> str:
+    new = ", published a moment ago" if entry.worth.spared else ""
+    return (
+        f" so that {wanted_bytes} more fit for {what}: wanted {entry.worth.frequency:.2f} times, "
+        f"{entry.worth.refetch_s:.2f} s to have again{new}"
     )

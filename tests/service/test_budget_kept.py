@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import mmap
 import os
 import shutil
@@ -11,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -44,7 +46,7 @@ class Worths:
 
     def survey(self, _now_ms: float) -> Any:
         self.asked += 1
-        return lambda key, size: worth(size, float((hash(key) + self.asked) % 7), 1.0)
+        return lambda key, size: worth(size, float((ord(key[-1]) + self.asked) % 7), 1.0)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -57,6 +59,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(dir=SHM if SHM.is_dir() else None))
         self.arriving: dict[int, Ingest] = {}
         self.mapped: list[tuple[int, mmap.mmap]] = []
+        #: Blobs of which an earlier file is mapped that has no name any more.
+        self.unlinked: set[int] = set()
         self.holds: Counter[int] = Counter()
         self.clean = True
 
@@ -189,6 +193,7 @@ class AnyOrder(RuleBasedStateMachine):
         self._map(number)
         key = blob_key(FILES[number].blake3)
         if self.here(number) and not self.disk.ledger.pinned(key):
+            self.unlinked.add(number)
             look, early = unlinked.is_open_elsewhere, [False]
             unlinked.is_open_elsewhere = lambda fd: early.pop() if early else look(fd)
             try:
@@ -199,6 +204,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def set_aside(self, number: int) -> None:
         if self.here(number) and not self.holds[number]:
+            self.unlinked.add(number)
             digest = FILES[number].blake3
             self.runner.run(self.disk.set_aside(blob_key(digest), digest))
 
@@ -220,10 +226,11 @@ class AnyOrder(RuleBasedStateMachine):
         """All holds end with the process. Maps are other processes' and outlive it; those of unlinked
         files are closed here, as what an earlier process unlinked is in nobody's book.
         """
-        kept = [(number, one) for number, one in self.mapped if self.here(number)]
+        kept = [pair for pair in self.mapped if pair[0] not in self.unlinked and self.here(pair[0])]
         for _, one in (pair for pair in self.mapped if pair not in kept):
             one.close()
         self.mapped = kept
+        self.unlinked.clear()
         for ingest in self.arriving.values():
             ingest.close()
         self.arriving.clear()
@@ -261,5 +268,26 @@ class AnyOrder(RuleBasedStateMachine):
             assert one[:] == CONTENTS[number]
 
 
+#: A smaller example would take minutes to find: each step is real.
+NOT_SHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=50, deadline=None, phases=NOT_SHRUNK)
+
+
+def test_the_log_says_what_went_for_whom_and_what_it_was_worth(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    machine = AnyOrder()
+    try:
+        machine.begin([3], 0)
+        machine.bring(1)
+        machine.bring(3)
+    finally:
+        machine.teardown()
+    gone = [record.getMessage() for record in caplog.records if "evicted" in record.getMessage()]
+    assert len(gone) == 1
+    assert gone[0].startswith(
+        f"evicted {blob_key(FILES[1].blake3)} (4096 bytes, freed) so that {ingest_bytes(FILES[3])} more fit for w3"
+    )
+    assert gone[0].endswith("1.00 s to have again")
