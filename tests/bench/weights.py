@@ -2,8 +2,9 @@
 
 A real origin sends all bodies together at `--mib-per-s`. Round after round, for each size in turn: a new node's
 first request for the model (proxy, weight store and worker as `popctl serve` starts them, an empty disk), the
-transfer alone, and download, then hash, then ONNX Runtime's default session. A wrong answer or an error in
-a node's log makes the run worth nothing.
+transfer alone, and download, then hash, then ONNX Runtime's default session. Then the largest once more per
+round from a real S3 server, whose link has no cap. A wrong answer or an error in a node's log makes the run
+worth nothing.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from tests.bench import machine, weightsmodel, weightsreport
 from tests.bench.faults import faults
 from tests.bench.weightsmodel import Chain
 from tests.bench.weightsreport import Point
+from tests.support import s3servers
 from tests.support.node import Node, running_node
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -124,7 +126,7 @@ def measured(way: str, origin: Origin, chain: Chain) -> dict[str, Any]:
 
 def rounds(origin: Origin, chains: list[Chain], count: int) -> list[Point]:
     """All points. Each round begins with another way. Raises Spoiled."""
-    ways = list(weightsreport.WAYS)
+    ways = list(weightsreport.COMPARED)
     points = []
     for number in range(1, count + 1):
         for chain in chains:
@@ -132,6 +134,20 @@ def rounds(origin: Origin, chains: list[Chain], count: int) -> list[Point]:
                 told = measured(way, origin, chain)
                 points.append(Point(way, chain.weights.size_bytes, number, told.pop("total_s"), told))
                 say(f"round {number}/{count}  {weightsreport.line(points[-1])}")
+    return points
+
+
+def from_s3(directory: Path, store: Path, chain: Chain, count: int) -> list[Point]:
+    """New nodes whose origin is a bucket of a real S3 server. Raises Spoiled."""
+    points = []
+    (directory / "s3").mkdir()
+    with s3servers.localbucket(directory / "s3") as server:
+        os.environ.update(server.environment)
+        weightsmodel.publish(store, server.url)
+        for number in range(1, count + 1):
+            told = measured("ours", Origin(store, f"{server.url}/"), chain)
+            points.append(Point("s3", chain.weights.size_bytes, number, told.pop("total_s"), told))
+            say(f"round {number}/{count}  {weightsreport.line(points[-1])}")
     return points
 
 
@@ -159,6 +175,7 @@ def main(count: int, mib_per_s: int, *, as_json: bool) -> None:
                     chains.append(weightsmodel.made(store, layers, seed=layers))
                     weightsmodel.publish(store, source.folder.as_uri())
                 points = rounds(source, chains, count)
+            points += from_s3(directory, directory / f"store-{LAYERS[0]}", chains[0], count)
         except (Spoiled, OSError, RuntimeError) as failed:
             raise click.ClickException(f"this run is worth nothing: {failed}") from None
     if as_json:

@@ -12,7 +12,10 @@ WAYS: Final = {
     "transfer": "transfer alone",
     "ours": "miss to first answer (popctl serve)",
     "naive": "download, then hash, then default session",
+    "s3": "miss to first answer, origin a real S3 server (localbucket), no cap",
 }
+#: Those measured over one link, in each round.
+COMPARED: Final = ("transfer", "ours", "naive")
 #: (of, to, at least so many bytes, at most so many, the most that the ratio may be)
 GOALS: Final = (
     ("ours", "transfer", 500_000_000, 1 << 62, 1.10),
@@ -98,13 +101,13 @@ def document(points: Sequence[Point], machine: dict[str, Any], settings: dict[st
 def text(points: Sequence[Point], machine: dict[str, Any]) -> str:
     """Everything, for a person; the tables are Markdown."""
     lines = [f"{name}: {value}" for name, value in machine.items()]
-    lines += ["", "| seconds, median (min-max) | MB | s |", "|---|--:|--:|"]
+    lines += ["", "| seconds, median (min-max) | MB | s | MB/s |", "|---|--:|--:|--:|"]
     for size in sorted({point.size_bytes for point in points}, reverse=True):
         for way, title in WAYS.items():
             each = [point.total_s for point in points if (point.way, point.size_bytes) == (way, size)]
             if each:
                 seconds = f"{median(each):.3f} ({min(each):.3f}-{max(each):.3f})"
-                lines.append(f"| {title} | {size / 1e6:.0f} | {seconds} |")
+                lines.append(f"| {title} | {size / 1e6:.0f} | {seconds} | {size / 1e6 / median(each):,.0f} |")
     lines += ["", "| ratio within a round, median (min-max) | MB | | wanted |", "|---|--:|--:|---|"]
     for one in ratios(points):
         each = f"{one.middle:.3f} ({min(one.rounds):.3f}-{max(one.rounds):.3f})"
