@@ -18,8 +18,8 @@ GC_S: Final = 150.0
 @node_options
 def ps(config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
     """What is on this node's devices, held or on its way: tier, bytes, in use, last used, why."""
-    answer = Node(config_path, socket_path).get("/edge/weights")
-    if as_json and "models" in answer:
+    answer = _weights(Node(config_path, socket_path))
+    if as_json:
         answer = {
             "schema_version": answer["schema_version"],
             "node": answer["node"],
@@ -71,8 +71,16 @@ def verify(
         fail(f"damage was found and repaired in {', '.join(one['model'] for one in bad)}", DAMAGED)
 
 
+def _weights(node: Node) -> Any:
+    """What is here; a weight store that is away ends the program."""
+    answer = node.get("/edge/weights")
+    if "models" not in answer:
+        fail(f"{answer.get('error', 'the node tells no models')}; popctl status tells more", FAILURE)
+    return answer
+
+
 def _on_disk(node: Node, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = [row for row in node.get("/edge/weights").get("models", ()) if row["disk_bytes"]]
+    rows = [row for row in _weights(node)["models"] if row["disk_bytes"]]
     here = {row["model"] for row in rows}
     for name in names:
         if name not in here:

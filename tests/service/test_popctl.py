@@ -181,3 +181,12 @@ def test_a_reader_that_has_left_is_a_quiet_failure(node):
             check=False,
         )
     assert (ran.returncode, ran.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("command", [["ps"], ["verify", "--all"]], ids=" ".join)
+def test_a_weight_store_that_is_away_is_no_empty_one(answering, command):
+    told = b'{"schema_version": 1, "error": "the weight store does not answer"}'
+    path = answering(b"HTTP/1.1 200 x\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told))
+    ran = popctl("models", *command, "--socket", path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "the weight store does not answer; popctl status tells more" in ran.stderr
