@@ -199,21 +199,20 @@ class Download:
         for run in self._under_way:
             if run.got_bytes and (growing := self._growing.get(run.site)):
                 growing.grew(max(growing.progress_ms, run.last_ms))
-        rates = self._choice.rates(site for site in list(self._feeds) if site not in self._useless)
         second = sum(len(chunk.runs) - 1 for chunk in self._chunks.values() if len(chunk.runs) > 1)
         for run in list(self._under_way):
             if second >= HEDGES:
                 return
-            if run is run.chunk.runs[-1] and self._hedge_one(run, rates, now_ms):
+            if run is run.chunk.runs[-1] and self._hedge_one(run, now_ms):
                 second += 1
 
-    def _hedge_one(self, run: Run, rates: list[float], now_ms: float) -> bool:
+    def _hedge_one(self, run: Run, now_ms: float) -> bool:
         chunk, seen = run.chunk, run.seen(now_ms)
         asked = {other.site for other in chunk.runs}
         others = [site for site in self._left(chunk) if site not in asked]
         sites, _ = self._ready(chunk, others, now_ms)
         near = [site for site in sites if _NEARNESS[site.kind] <= _NEARNESS[run.site.kind]]
-        if is_late(seen, rates, self._least, nearer=bool(near)):
+        if is_late(seen, self._rates(run.site.kind), self._least, nearer=bool(near)):
             sites = near or sites
             if not sites:
                 return False
@@ -229,6 +228,14 @@ class Download:
         self._lanes.take(self._place, self._left_bytes, beyond=True)
         self._launch(chunk, [best])
         return True
+
+    def _rates(self, kind: Kind) -> list[float]:
+        """What a source of this class is measured by: its own and nearer. A fast origin is no measure."""
+        return self._choice.rates(
+            site
+            for site in list(self._feeds)
+            if site not in self._useless and _NEARNESS[site.kind] <= _NEARNESS[kind]
+        )
 
     # --- what was heard
 
@@ -276,12 +283,11 @@ class Download:
 
     def _won(self, chunk: Chunk, now_ms: float) -> None:
         """The chunk is here. Others that were bringing it are left; who was late is asked last from now."""
-        rates = self._choice.rates(self._feeds)
         for loser in list(chunk.runs):
             seen = loser.seen(now_ms)
             self._close(loser)
             self._choice.lost(loser.site, seen.got_bytes, seen.age_ms)
-            if is_late(seen, rates, self._least, nearer=True):
+            if is_late(seen, self._rates(loser.site.kind), self._least, nearer=True):
                 self._choice.failed(loser.site)
         del self._chunks[chunk.index]
         self._left_bytes -= chunk.size_bytes

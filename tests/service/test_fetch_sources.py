@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edge.policy.fetch_plan import HEDGES
+from edge.policy.fetch_plan import DRIP_MS, HEDGES
 from edge.weights.fetch import Choice, Limits, Meter, Ranges, fetch_blob
 from edge.weights.manifest import BlobFile
 from edge.weights.sources import ORIGIN, Kind, NotYetError, Site
 from edge.weights.store import Store
 from netlab.clock import now_s, wait_until
 from tests.support.blobs import blob_file, content_digest
-from tests.support.sources import Gate, Memory, lost
+from tests.support.sources import Gate, Memory, lost, pieces
 
 CHUNK = 1 << 16
 CONTENT = os.urandom(24 * CHUNK + 17)
@@ -117,6 +117,23 @@ def test_the_only_near_source_that_stalls_is_replaced_from_afar_in_the_end(
         assert meter.moved.by[Kind.ORIGIN] == len(CONTENT)
     finally:
         gate.open()
+
+
+def test_a_holder_of_the_region_that_delivers_is_not_left_for_a_faster_origin(
+    store: Store, choice: Choice
+) -> None:
+    content = CONTENT[:CHUNK]
+    pause, origin = Gate(), Memory(content)
+
+    def slowly(_: int, right: bytes) -> Iterator[bytes]:
+        for piece in pieces(right, CHUNK // 16):
+            pause.rest(DRIP_MS / 1000.0 / 14)
+            yield piece
+
+    choice.delivered(ORIGIN, 1 << 30, 1.0)
+    file = blob_file("weights", content, chunk_bytes=CHUNK)
+    fetch(store, choice, {A: Memory(content, slowly), ORIGIN: origin}, file)
+    assert not origin.starts
 
 
 class Growing:

@@ -48,6 +48,10 @@ class Gate:
         """Whoever waits goes on."""
         self._event.set()
 
+    def rest(self, within_s: float) -> None:
+        """Return when it was opened, or after so long."""
+        self._event.wait(within_s)
+
     def wait(self, within_s: float = 20.0) -> None:
         """Raises what a source raises that never answers."""
         if not self._event.wait(within_s):
