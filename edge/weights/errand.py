@@ -83,7 +83,7 @@ class Errand:
 
         Waits a moment where nothing has changed.
         """
-        if was_outside or error.reason not in _TRY_ON:
+        if (was_outside and self.feeds.outside_too) or error.reason not in _TRY_ON:
             return False
         if error.reason is Reason.BLOB_CORRUPT:
             if getattr(error, "index", None) is None:
@@ -128,6 +128,10 @@ class Errand:
             case Taken(node, _, beside):
                 if node == self._node:
                     return Word.MY_FORMER
+                if self.lease is not None:
+                    # It was lost while this node was silent: now it follows whoever goes on.
+                    self.lease = None
+                    self.feeds.outside_too = False
                 if node != self._followed and not self.feeds.outside_too:
                     log.info("%s brings %s: following it", node, self._file.blake3)
                 self._followed = node
