@@ -63,9 +63,16 @@ bench-lab: ## the planet: what the WAN adds, how soon it converges, what `up` ta
 	@$(SUDO) $(PY) -m tests.bench.up
 	@$(SUDO) $(PY) -m tests.bench.convergence
 
-bench-weights: ## cold starts: from a miss to the first answer, beside the transfer alone
+bench-weights: ## weights: cold starts, loads, faults, a region at once, eviction, estimates, the index
+	@netlab/setup.sh system
 	@netlab/setup.sh venv dev
 	@$(PY) -m tests.bench.weights
+	@$(PY) -m tests.bench.load
+	@$(PY) -m tests.bench.fetchfaults
+	@$(PY) -m tests.bench.cutthrough
+	@$(PY) -m tests.bench.eviction
+	@$(PY) -m tests.bench.estimate
+	@$(PY) -m tests.bench.index
 
 lock: ## write .lock/ anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group build --group dev -o .lock/dev.txt

@@ -38,6 +38,8 @@ SLICE_BYTES = 16 << 20
 SLICE_WITHIN_S = 600.0
 """A client slower than 27 KiB/s is let go."""
 PACED_SLICE_BYTES = 512 << 10
+LATE_S = 0.02
+"""A process that is woken late makes up for so much: a link's queue would not have run dry."""
 DRIP_EVERY_S = 0.05
 MAX_ACTIVE = 512
 MAX_CLIENTS = 1024
@@ -65,11 +67,11 @@ class Pace:
         self._free_at_s = 0.0
 
     async def turn(self, count: int) -> None:
-        """Return when so many bytes may leave. Time in which nobody sent is lost, as on a link."""
+        """Return when so many bytes may leave. Time in which nobody sent is lost, all but LATE_S of it."""
         if self._bytes_per_s:
             now_s = asyncio.get_running_loop().time()
-            self._free_at_s = max(self._free_at_s, now_s) + count / self._bytes_per_s
-            await asyncio.sleep(self._free_at_s - now_s)
+            self._free_at_s = max(self._free_at_s, now_s - LATE_S) + count / self._bytes_per_s
+            await asyncio.sleep(max(0.0, self._free_at_s - now_s))
 
 
 class Origin:
