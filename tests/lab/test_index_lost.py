@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from netlab import regions, state
 from netlab.clock import wait_until
 from netlab.lab import Lab
 from netlab.probe import Answer
@@ -49,6 +51,23 @@ def right_password(redis: RedisHandle) -> None:
     for node in EU:
         password = (Lab.running().node(node).home / "redis.password").read_text().strip()
         redis.cli("ACL", "SETUSER", node, "resetpass", f">{password}")
+
+
+def dump(redis: RedisHandle) -> None:
+    """All that it knows now is written down. Its own user may write nothing there, but for this once."""
+    home = state.redis_home(redis.region.name)
+    os.chown(home, regions.REDIS_UID, -1)
+    try:
+        assert redis.cli("SAVE") == "OK"
+    finally:
+        os.chown(home, 0, -1)
+
+
+def restore(redis: RedisHandle) -> None:
+    """What was written down is all that it knows: what has come since is missing, what has gone is back."""
+    redis.kill()
+    redis.start()
+    (state.redis_home(redis.region.name) / "dump.rdb").unlink()
 
 
 def listed(redis: RedisHandle, node: str) -> set[str]:
@@ -100,6 +119,7 @@ FAULTS: list[tuple[str, Callable[[RedisHandle], object], Callable[[RedisHandle],
         lambda redis: redis.cli("CONFIG", "SET", "min-replicas-to-write", "0"),
     ),
     ("another password", wrong_password, right_password),
+    ("restored from an old dump", dump, restore),
 ]
 
 
