@@ -53,8 +53,10 @@ async def test_it_is_brought_and_told() -> None:
     ],
 )
 async def test_what_is_refused(sentence: str, call: calls.Ensure, reason: Reason) -> None:
+    acts = Slow()
+    acts.go.set()
     with pytest.raises(EdgeError) as caught:
-        await elsewhere(Slow()).asked(call)
+        await elsewhere(acts).asked(call)
     assert (caught.value.reason, len(caught.value.message) < 200) == (reason, True), sentence
 
 
