@@ -95,7 +95,7 @@ CATALOGUE: Final = (
         (SERVICE + "test_worker_faults.py::test_requests_for_more_memory_than_there_is_fail_alone", SERVICE + "test_parent.py::test_a_worker_has_a_memory_cap")),
     Row(32, "a device is lost", "its worker ends; others are asked; no CPU in its place",
         (SERVICE + "test_worker_faults.py::test_a_worker_whose_device_is_lost_exits_so_that_others_are_asked",
-         SERVICE + "test_local_worker.py::test_a_device_that_is_not_there_is_named", SERVICE + "test_fleet.py::test_a_worker_that_dies_is_failed_over_and_comes_back"),
+         SERVICE + "test_local_worker_acts.py::test_a_device_that_is_not_there_is_named", SERVICE + "test_fleet.py::test_a_worker_that_dies_is_failed_over_and_comes_back"),
         "a real device that is lost: the runtime's error is raised by the test"),
     Row(33, "the disk is full", "what lies on it is served; nothing half is kept",
         (FAULTS + "[fra-a-full]", SERVICE + "test_store.py::test_a_full_disk_is_no_space_before_the_first_byte_and_leaves_nothing")),
