@@ -228,7 +228,7 @@ class App:
             # Its far end does not read what was written last.
             if link.transport is not None:
                 link.transport.abort()
-        for pool in (self._small_threads, self._fetch_threads):
+        for pool in (self._small_threads, self._fetch_threads, self.choice.threads):
             pool.shutdown(wait=False, cancel_futures=True)
         self.objects.close()
         if at_rest:
