@@ -7,6 +7,7 @@ for a large one), and forgets: an origin that was slow yesterday says little of 
 seen, a guess weighs in, as a shape: a single transfer tells how far off all of it is.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -22,6 +23,8 @@ _GUESSED_AT: Final = (1.0, 64.0)
 _MIB: Final = float(1 << 20)
 #: What moved less tells only of round trips, and not even of all of them.
 LEAST_BYTES: Final = 64 * 1024
+#: For how long what was seen last is believed as it is.
+BELIEVED_MS: Final = 10_000.0
 NETWORK: Final = (Tier.REGION, Tier.FAR, Tier.ORIGIN)
 
 
@@ -63,12 +66,10 @@ def expect_ms(seen: Seen, size_bytes: int, guess: Guess) -> float:
     fixed, slope = guess.fixed_ms, _MIB / max(guess.bytes_per_ms, 1e-9)
     if seen.n <= 0.0:
         return fixed + slope * size_bytes / _MIB
-    scale = (fixed * seen.y + slope * seen.xy) / (
-        fixed * fixed * seen.w + 2.0 * fixed * slope * seen.x + slope * slope * seen.xx
-    )
+    scale, by_bytes = _guessed_wrong(seen, fixed, slope)
     weight = GUESS_WEIGHT * seen.w / seen.n
     for x in _GUESSED_AT:
-        seen = _weighed(seen, x, scale * (fixed + slope * x), weight)
+        seen = _weighed(seen, x, scale * fixed + by_bytes * slope * x, weight)
     spread = seen.w * seen.xx - seen.x * seen.x
     slope = (seen.w * seen.xy - seen.x * seen.y) / spread if spread > 0.0 else 0.0
     fixed = (seen.y - slope * seen.x) / seen.w
@@ -76,6 +77,28 @@ def expect_ms(seen: Seen, size_bytes: int, guess: Guess) -> float:
         # Noise: larger ones seemed quicker, or nothing at all to take less than no time.
         slope, fixed = seen.xy / seen.xx, 0.0
     return fixed + slope * size_bytes / _MIB
+
+
+def _guessed_wrong(seen: Seen, fixed: float, slope: float) -> tuple[float, float]:
+    """By which factors the guess was off: its fixed part, and its part by bytes.
+
+    What was small tells of waits and round trips; the rate is blamed as far as bytes were the matter.
+    """
+    scale = (fixed * seen.y + slope * seen.xy) / (
+        fixed * fixed * seen.w + 2.0 * fixed * slope * seen.x + slope * slope * seen.xx
+    )
+    by_bytes = slope * seen.xy / (fixed * seen.y + slope * seen.xy)
+    return scale, scale**by_bytes
+
+
+def doubted_ms(expected_ms: float, hoped_ms: float, age_ms: float) -> float:
+    """What to expect of a source that was last seen `age_ms` ago.
+
+    Who is expected to be slow is not asked, and would be slow for ever: so what exceeds the hope halves
+    with each BELIEVED_MS that nobody tried.
+    """
+    halved = math.ldexp(expected_ms, -int(max(0.0, age_ms) // BELIEVED_MS))
+    return max(halved, min(expected_ms, hoped_ms))
 
 
 def shared_bytes(own_bytes: int, others: Iterable[int]) -> int:

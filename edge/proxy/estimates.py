@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from edge import clock
 from edge.errors import EdgeError
 from edge.policy.estimate import (
     LEAST_BYTES,
     NETWORK,
     Seen,
     after,
+    doubted_ms,
     error_ratio,
     estimate,
     expect_ms,
@@ -58,6 +60,7 @@ class Estimates:
         self._fetching = fetching
         self._on_scored = on_scored
         self._seen: dict[Tier, Seen] = {}
+        self._seen_ms: dict[Tier, float] = {}
         #: Fetches that this proxy began, which the store's last word may not know of yet: digest -> bytes.
         self._begun: dict[str, int] = {}
         #: And those that ended since that word.
@@ -74,8 +77,10 @@ class Estimates:
             return left / under_way.bytes_per_s * 1000.0
         if under_way is not None:
             missing_bytes = under_way.total_bytes - under_way.done_bytes
-        seen = self._seen.get(source, Seen())
-        return expect_ms(seen, self.shared_bytes(digest, missing_bytes), guess_of(source, self._rates()))
+        shared, guess = self.shared_bytes(digest, missing_bytes), guess_of(source, self._rates())
+        expected_ms = expect_ms(self._seen.get(source, Seen()), shared, guess)
+        age_ms = clock.now_ms() - self._seen_ms.get(source, 0.0)
+        return doubted_ms(expected_ms, expect_ms(Seen(), shared, guess), age_ms)
 
     def shared_bytes(self, digest: str, own_bytes: int) -> int:
         """What the path has to move until these bytes are here, with what else is under way now."""
@@ -113,6 +118,7 @@ class Estimates:
         if source in NETWORK and ensured.moved_bytes >= LEAST_BYTES:
             work_bytes = self.shared_bytes(digest, ensured.moved_bytes)
             self._seen[source] = after(self._seen.get(source, Seen()), work_bytes, ensured.hydrate_ms)
+            self._seen_ms[source] = clock.now_ms()
 
     def per_source(self, size_bytes: int, *, wait_ms: float, load_ms: float) -> dict[str, float]:
         """Seconds to a device, by source."""

@@ -35,6 +35,8 @@ MAX_PENALTY_MS: Final = 60_000.0
 WRONG_BYTES: Final = 4
 #: Names come from other nodes: so many are remembered, the oldest is forgotten.
 MAX_SITES: Final = 1_024
+#: A whole fetch of less is mostly round trips and waiting for its turn.
+TELLING_BYTES: Final = 4 * 1024 * 1024
 #: For how long the last rate of a class is believed as it was measured.
 BELIEVED_MS: Final = 10_000.0
 #: The best of so many fetches is all that is hoped for; of fewer, what is believed of the unmeasured.
@@ -184,7 +186,7 @@ class Speeds:
     def fetched(self, moved: Moved, took_ms: float, now_ms: float) -> None:
         """A whole fetch ended; it tells the rate of a class if nearly all came from that one."""
         for kind, count in moved.by.items():
-            if count >= 0.9 * moved.total_bytes:
+            if count >= max(TELLING_BYTES, 0.9 * moved.total_bytes):
                 known = self._kinds.get(kind, Rate())
                 measured = after_delivery(Speed(known.bytes_per_ms), count, took_ms)
                 if measured.bytes_per_ms > 0.0:

@@ -9,6 +9,7 @@ from edge.policy.estimate import (
     Guess,
     Seen,
     after,
+    doubted_ms,
     error_ratio,
     estimate,
     expect_ms,
@@ -41,6 +42,7 @@ CASES = [
     ("and for small ones, where the fixed part is most of it", LINE, 1, 120.0, 0.2),
     ("one observation moves the guess near it", [(10, 1_000.0)], 10, 1_000.0, 0.05),
     ("only the newest count where a source changed", [*LINE * 3, *[(mib, 2 * ms) for mib, ms in LINE * 6]], 100, 4_200.0, 0.1),
+    ("what was small and waited says little of many bytes", [(0.25, 2_000.0)] * 8, 90, 7_500.0, 0.35),
     ("noise that would be less than no time is a mere rate", [(10, 10.0), (20, 100.0)] * 5, 10, 25.0, 0.8),
     ("noise in which more takes less is a mere rate", [(10, 100.0), (20, 50.0)] * 5, 40, 130.0, 0.5),
 ]  # fmt: skip
@@ -49,6 +51,19 @@ CASES = [
 @pytest.mark.parametrize(("sentence", "told", "mib", "ms", "rel"), CASES, ids=[row[0] for row in CASES])
 def test_what_was_seen_is_expected_again(sentence, told, mib, ms, rel):
     assert expect_ms(seen(*told), mib * MIB, GUESS) == pytest.approx(ms, rel=rel), sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "age_s", "expected_ms", "hoped_ms", "ms"),
+    [
+        ("what was seen last is believed", 9, 60_000.0, 4_000.0, 60_000.0),
+        ("what exceeds the hope halves with time", 30, 60_000.0, 4_000.0, 7_500.0),
+        ("down to the hope", 3_600, 60_000.0, 4_000.0, 4_000.0),
+        ("what is better than hoped stays", 3_600, 1_000.0, 4_000.0, 1_000.0),
+    ],
+)
+def test_who_was_slow_once_is_not_slow_for_ever(sentence, age_s, expected_ms, hoped_ms, ms):
+    assert doubted_ms(expected_ms, hoped_ms, age_s * 1_000.0) == ms, sentence
 
 
 @pytest.mark.parametrize(("moved", "ms"), [(LEAST_BYTES - 1, 10.0), (MIB, 0.0), (MIB, -1.0)])

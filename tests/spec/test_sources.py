@@ -158,6 +158,8 @@ def test_the_rate_of_a_class_is_that_of_fetches_that_came_from_it() -> None:
     assert speeds.rate(Kind.REGION, 0.0) == 95 * MIB / 950.0
     speeds.fetched(Moved({Kind.REGION: 5 * MIB, Kind.FAR: 5 * MIB, Kind.ORIGIN: 0}), 10.0, 0.0)
     assert (speeds.rate(Kind.FAR, 0.0), speeds.rate(Kind.ORIGIN, 0.0)) == (0.0, 0.0)
+    speeds.fetched(Moved({Kind.REGION: 0, Kind.FAR: 0, Kind.ORIGIN: MIB}), 2_000.0, 0.0)
+    assert speeds.rate(Kind.ORIGIN, 0.0) == 0.0, "of a small one, most is waiting"
     speeds.fetched(Moved(), 10.0, 0.0)
     assert speeds.rate(Kind.ORIGIN, 0.0) == 0.0
 
