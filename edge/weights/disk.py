@@ -8,7 +8,7 @@ here touches a file but through the pool.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Final, ParamSpec, TypeVar
 
@@ -17,10 +17,12 @@ from edge.errors import EdgeError, Reason
 from edge.policy.worth import NOTHING, Worth
 from edge.weights.appraisal import Appraiser, encode_uses
 from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room
+from edge.weights.ingest import settle
 from edge.weights.layout import Found
 from edge.weights.store import Store
 from edge.weights.unlinked import Evicted, Gone
 
+SETTLE_THREADS: Final = 2
 QUARANTINE_MAX_BYTES: Final = 256 * 1024 * 1024
 _QUARANTINE_SHARE: Final = 10
 
@@ -44,6 +46,7 @@ class Disk:
         self.lock = asyncio.Lock()
         self.evictions = 0
         self._pool = pool
+        self._settlers = ThreadPoolExecutor(SETTLE_THREADS, "weights-settle")
         self.on_gone: Callable[[str], None] = lambda key: None
         self.appraiser: Appraiser | None = None
         self._quarantine_quota_bytes = min(QUARANTINE_MAX_BYTES, capacity_bytes // _QUARANTINE_SHARE)
@@ -52,6 +55,13 @@ class Disk:
         """Blocking disk work, in a thread. A task that changes the store must not be cancelled in here."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    async def settle(self, digest: str) -> bool:
+        """Make a blob durable; False if it has gone. In threads of its own: a disk that writes back
+        gigabytes keeps no answer waiting.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._settlers, settle, self.store.blob_path(digest))
 
     async def open(self, begin: Callable[[Found], None]) -> Found:
         """Take the store and enter all that lies in it; what exceeds the budget goes.
@@ -143,6 +153,7 @@ class Disk:
                     self.store.write_uses(raw)
                 except EdgeError as error:
                     log.warning("how often models were used is not kept: %s", error.message)
+        self._settlers.shutdown(wait=False)
         self.store.close(clean=clean)
 
     async def set_aside(self, key: str, digest: str) -> None:

@@ -20,7 +20,7 @@ from edge.weights.errand import Errand
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
 from edge.weights.flights import Failures, Flights, Work, landed
 from edge.weights.growth import Growth
-from edge.weights.ingest import ingest_bytes, settle
+from edge.weights.ingest import ingest_bytes
 from edge.weights.layout import Found, blob_key, ingest_key, manifest_key
 from edge.weights.manifest import BlobFile
 from edge.weights.manifests import Far, Manifests
@@ -213,7 +213,7 @@ class Hydrator:
                 return False
             seals = await self.disk.run(self.disk.store.seals, [digest])
             if await self.disk.run(self.disk.store.verify, digest):
-                await self.disk.run(settle, self.disk.store.blob_path(digest))
+                await self.disk.settle(digest)
                 self._unverified.discard(digest)
                 self._seals |= seals
                 self._regional.has(digest, ledger.size_bytes(key))
@@ -271,7 +271,7 @@ class Hydrator:
         key = blob_key(digest)
         async with errand:
             try:
-                settled = await self.disk.run(settle, self.disk.store.blob_path(digest))
+                settled = await self.disk.settle(digest)
             except EdgeError as error:
                 log.warning("blob %s is set aside: %s", digest, error.message)
                 if key in self.disk.ledger:

@@ -79,6 +79,16 @@ async def test_a_model_is_here_before_the_disk_has_it_and_told_of_after(
     await wait_until(lambda: told(redis, model.weights.blake3), within_s=10)
 
 
+async def test_what_the_disk_has_not_taken_yet_keeps_no_other_model_waiting(
+    bucket: Bucket, eu: Fleet, disk: Callable[[str], object]
+) -> None:
+    node = await eu.start("fra-a")
+    models = [bucket.publish(name, size_bytes=SIZE, graph=name.encode()) for name in "abc"]
+    for model in models:
+        assert (await node.ensure(model)).residency == "origin"
+    disk("go")
+
+
 async def test_killed_before_the_disk_had_it_it_is_read_again_before_use(
     bucket: Bucket, origin: Served, eu: Fleet, disk: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
