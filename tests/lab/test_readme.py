@@ -80,4 +80,5 @@ def test_the_readme_says_what_happens(block: str) -> None:
 
 
 def test_five_curls_are_five() -> None:
-    assert len(BLOCKS) == 5
+    before, _, after = (REPO / "README.md").read_text().partition("\n## Break it and watch\n")
+    assert (before.count("```sh\n"), after.count("```sh\n")) == (5, len(BLOCKS) - 5)
