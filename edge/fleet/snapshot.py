@@ -16,7 +16,7 @@ from edge import clock
 from edge.config import NodeConfig
 from edge.fleet.learned import Learned
 from edge.fleet.own import OwnWorker
-from edge.fleet.view import NodeView, in_flight, worker_beacon
+from edge.fleet.view import NodeView, in_flight, states, worker_beacon
 from edge.policy.facts import (
     Beacon,
     Endpoint,
@@ -91,9 +91,7 @@ class Fleet:
                 standing=self._known.get(beacon.node, Standing.OUT),
             )
         else:
-            freed = in_flight(beacon) < in_flight(view.beacon) or len(beacon.workers) != len(
-                view.beacon.workers
-            )
+            freed = in_flight(beacon) < in_flight(view.beacon) or states(beacon) != states(view.beacon)
             before, view.beacon, view.at_ms = view.beacon, beacon, at_ms
             if freed or beacon.draining != before.draining or beacon.boot != before.boot:
                 self._changed()

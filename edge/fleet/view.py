@@ -12,6 +12,7 @@ from edge.policy.facts import (
     ModelBeacon,
     OnDevice,
     Standing,
+    State,
     Tier,
     WorkerBeacon,
 )
@@ -56,3 +57,8 @@ def worker_beacon(worker: OwnWorker, now_ms: float) -> WorkerBeacon:
 def in_flight(beacon: Beacon) -> int:
     """Requests that run at a node, as it told."""
     return sum([worker.in_flight for worker in beacon.workers])
+
+
+def states(beacon: Beacon) -> list[State]:
+    """How its workers are, as it told."""
+    return [worker.state for worker in beacon.workers]

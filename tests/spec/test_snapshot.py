@@ -140,6 +140,14 @@ def test_waiters_are_woken_by_what_may_help_them_and_not_by_every_beacon(fleet, 
     assert len(woken) == 2
 
 
+def test_who_waits_for_a_worker_of_another_node_to_start_is_woken_when_it_is_up(fleet, woken):
+    starting = WorkerBeacon(State.STARTING, 32, 128)
+    heard(fleet, a_beacon(workers=(starting,)))
+    woken.clear()
+    fleet.take(a_beacon(seq=2, workers=(msgspec.structs.replace(starting, state=State.UP),)), clock.now_ms())
+    assert len(woken) == 1
+
+
 def test_a_node_that_drains_is_no_longer_good_whatever_the_link_says(fleet):
     heard(fleet, a_beacon(draining=True))
     assert named(fleet, "fra-a/0").standing is Standing.DRAINING
