@@ -199,6 +199,11 @@ def _named_tensor(spec: TensorSpecLike, name: str, content: bytes) -> NamedArray
         )
     item_bytes = math.prod(dim for dim in spec.shape if dim != -1) * row.dtype.itemsize
     free = 1
+    if not item_bytes:
+        raise bad_input(
+            f"input {show(spec.name)} is {row.name} {list(spec.shape)}, which has no element: there is "
+            f"nothing to read from the object {name}"
+        )
     if row.pack and -1 in spec.shape:
         free, odd_bytes = divmod(len(content), item_bytes)
         if odd_bytes or not free:

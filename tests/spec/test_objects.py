@@ -194,6 +194,7 @@ def test_objects_over_run(sentence: str, task: str, body: Any, spec: Spec, value
         ("half an item", "tensors", {"input": {"object": "odd"}}, X, "8 bytes an item; the object odd has 17"),
         ("two free axes", "tensors", {"input": {"object": "four"}}, Spec("x", "FP32", (-1, -1)), "over /v2"),
         ("more items than fit", "tensors", {"input": {"object": "four"}}, Spec("x", "FP32", (-1,)), "at most 3"),
+        ("no element at all", "tensors", {"input": {"object": "four"}}, Spec("x", "FP32", (-1, 0)), "no element"),
         ("another field beside it", "embedding", {"input": {"object": "text", "more": 1}}, TEXT, "not the JSON"),
         ("no name", "embedding", {"input": {"object": ""}}, TEXT, "names the object ''"),
     ],
