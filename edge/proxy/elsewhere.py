@@ -6,6 +6,7 @@ its region's one fetch; nothing is evicted that is pinned or in use, and nothing
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.peers import Peer
 from edge.fleet.snapshot import Fleet
-from edge.proxy.acts import Acts
+from edge.proxy.acts import Act, Acts
 from edge.proxy.holds import FETCH_MS, SILENT_S
 from edge.proxy.models import Models
 from edge.wire import calls
@@ -22,6 +23,8 @@ from edge.wire import calls
 MAX_BRINGS: Final = 4
 #: Nodes that are asked at once.
 MAX_ASKED: Final = 16
+
+log = logging.getLogger(__name__)
 
 
 class Elsewhere:
@@ -35,7 +38,7 @@ class Elsewhere:
         self._models = models
         self._fleet = fleet
         self._peers = peers
-        self._bringing = 0
+        self._bringing: set[asyncio.Task[Act]] = set()
 
     # --- asking
 
@@ -96,15 +99,21 @@ class Elsewhere:
         if self._models.of_digest(call.digest) is None:
             text = f"{call.digest[:64]!r} is in no catalogue that {self._node} knows"
             raise EdgeError(Reason.UNKNOWN_MODEL, text, source=Source.DOWNSTREAM)
-        if self._bringing >= MAX_BRINGS:
+        if len(self._bringing) >= MAX_BRINGS:
             text = f"{self._node} brings {MAX_BRINGS} models for others already"
             raise EdgeError(Reason.BUSY, text, retryable=True, retry_after_s=2)
         return await self._bring_here(call.digest)
 
     async def _bring_here(self, digest: str) -> calls.Ensured:
-        self._bringing += 1
-        try:
-            done = await self._acts.prefetch(digest, "disk", far=self._fleet.far_sources(digest))
-        finally:
-            self._bringing -= 1
+        """Who asked may leave; the store goes on, and it counts until that has ended."""
+        far = self._fleet.far_sources(digest)
+        task = asyncio.get_running_loop().create_task(self._acts.prefetch(digest, "disk", far=far))
+        self._bringing.add(task)
+        task.add_done_callback(self._ended)
+        done = await asyncio.shield(task)
         return calls.Ensured(done.residency, done.moved_bytes, done.ms)
+
+    def _ended(self, task: asyncio.Task[Act]) -> None:
+        self._bringing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("a model asked for by another node was not brought: %s", error)

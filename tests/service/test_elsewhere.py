@@ -76,6 +76,23 @@ async def test_so_many_at_once_and_then_again() -> None:
     assert (await node.asked(calls.Ensure(DIGEST, hold=False))).moved_bytes == 7
 
 
+async def test_who_asks_and_leaves_makes_no_room_for_more() -> None:
+    acts = Slow()
+    node = elsewhere(acts)
+    call = calls.Ensure(DIGEST, hold=False)
+    asking = [asyncio.get_running_loop().create_task(node.asked(call)) for _ in range(MAX_BRINGS)]
+    await wait_until(lambda: acts.running == MAX_BRINGS)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    with pytest.raises(EdgeError, match="for others already"):
+        async with asyncio.timeout(5.0):
+            await node.asked(call)
+    acts.go.set()
+    await wait_until(lambda: not node._bringing)
+    assert (await node.asked(call)).moved_bytes == 7
+
+
 async def test_one_node_that_can_not_does_not_keep_others_from_it() -> None:
     acts = Slow()
     acts.go.set()
