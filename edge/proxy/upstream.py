@@ -108,7 +108,7 @@ class Upstream:
             # Time spent waiting at the door is not given back to the worker.
             told = objects.told if objects is not None else ()
             local = msgspec.structs.replace(call, deadline_ms=deadline_ms, objects=told)
-            with worker.upload(body.repeatable):
+            with worker.upload(body.repeatable and _are_small(told)):
                 reply = await _send(worker.dialer, local, body, deadline_ms)
             inferred = _inferred(reply, worker.name)
             if hydrate_ms:
@@ -184,6 +184,11 @@ def _send(dialer: Dialer, call: calls.Infer, body: RequestBody, left_ms: float) 
     if body.held is not None and len(body.held) <= SHARED_BODY_BYTES:
         return dialer.shared().request(call, body.held, timeout_s=timeout_s)
     return _alone(dialer, call, body, timeout_s)
+
+
+def _are_small(told: tuple[calls.ObjectHere, ...]) -> bool:
+    """A worker reads objects whole: large ones count like a large body, however short their names."""
+    return sum([one.size_bytes for one in told]) <= SHARED_BODY_BYTES
 
 
 def _names(call: calls.Infer, body: RequestBody) -> tuple[str, ...]:

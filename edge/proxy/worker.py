@@ -255,7 +255,8 @@ class LocalWorker:
         self.holds.wake()
 
     def upload(self, held: bool) -> "contextlib.AbstractContextManager[Any]":
-        """Around sending a body: one that is not `held` in memory counts against the cap of uploads.
+        """Around sending a body: one that is not `held` in memory counts against the cap of uploads,
+        and so does one that names large objects, which the worker reads whole.
 
         Entering raises EdgeError(SATURATED, retryable) above it.
         """
