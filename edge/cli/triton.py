@@ -24,6 +24,8 @@ GRAPH_MAX_BYTES: Final = 64 * mf.MIB
 FILE_MAX_BYTES: Final = 2 * 1024 * mf.MIB
 MOVE_OUT_BYTES: Final = 1 * mf.MIB
 MOVED_LEAST_BYTES: Final = 1024
+#: Beside the locations of external files: no file can be called so.
+MOVED: Final = "/"
 PAGE_BYTES: Final = 4096
 #: What sessions need beside their files, until a load measures it.
 WORKING_BYTES: Final = 16 * mf.MIB
@@ -215,7 +217,7 @@ class _Version:
                 file.write(tensor.raw_data)
                 at += len(tensor.raw_data)
         blob = self._put("weights", "weights", path, move=True)
-        self._files["weights"] = blob
+        self._files[MOVED] = blob
         for tensor, offset, length in places:
             tensor.ClearField("raw_data")
             _point(tensor, blob.blake3, offset, length)

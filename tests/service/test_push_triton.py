@@ -109,6 +109,24 @@ def test_one_model_of_it_is_published_by_its_folder_or_by_its_name(tmp_path):
     assert push(tmp_path / "all", tmp_path / "origin0", "three").returncode == 4
 
 
+def test_an_external_file_may_be_called_like_what_is_moved_out(tmp_path):
+    origin, inner = tmp_path / "origin", put(tmp_path / "all" / "m", "1", 2.0, external=True, size=400_000)
+    origin.mkdir()
+    (inner / "w.bin").rename(inner / "weights")
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer[0].external_data[0].value = "weights"
+        model.graph.initializer.append(numpy_helper.from_array(np.full(400_000, 3.0, np.float32), "v"))
+        model.graph.node[0].output[0] = "scaled"
+        model.graph.node.append(helper.make_node("Add", ["scaled", "v"], ["y"]))
+
+    changed(change)(inner.parent)
+    ran = push(tmp_path / "all", origin)
+    assert ran.returncode == 0, ran.stderr
+    names = [file.name for file in manifest(origin, "m").files]
+    assert names == ["graph", "weights-0", "weights"], "neither takes the other's place"
+
+
 def test_where_a_model_runs_and_is_kept_stays_as_the_origin_has_it(tmp_path):
     origin, repository = tmp_path / "origin", tmp_path / "repository"
     origin.mkdir()
