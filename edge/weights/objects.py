@@ -105,8 +105,8 @@ class Objects:
         if not all(map(self._is_good, entries)):
             return None
         for entry in entries:
-            self._ledger.pin(blob_key(entry.blake3))
             self._blobs.move_to_end(entry.blake3)
+            self._ledger.pin(blob_key(entry.blake3))
         self._holds.setdefault(holder, Counter()).update([entry.blake3 for entry in entries])
         return calls.EnsuredObjects(tuple([_here(entry) for entry in entries]))
 
@@ -144,6 +144,8 @@ class Objects:
         for digest in digests:
             if holds[digest] > 0:
                 holds[digest] -= 1
+                if not holds[digest]:
+                    del holds[digest]
                 self._unpin([digest])
 
     def drop(self, holder: Holder) -> None:
@@ -160,7 +162,8 @@ class Objects:
     def _is_good(self, entry: Entry) -> bool:
         """Is it here, and was it found good within the time that an entry is believed?"""
         key = blob_key(entry.blake3)
-        known_good = self._good_until_ms.get(entry.blake3, 0.0) > clock.now_ms()
+        booked = entry.blake3 in self._blobs
+        known_good = booked and self._good_until_ms.get(entry.blake3, 0.0) > clock.now_ms()
         return known_good and key in self._ledger and self._ledger.size_bytes(key) == entry.size_bytes
 
     async def _bring(self, entry: Entry) -> tuple[calls.ObjectHere, Moved]:
@@ -175,6 +178,9 @@ class Objects:
             if blob_key(digest) not in self._ledger:
                 self._forget(digest)
             return _absent(entry.name, error), Moved()
+        if digest not in self._blobs:
+            # Another's fetch of it failed meanwhile, and its booking went with that.
+            self._enter(digest, entry.size_bytes)
         self._good_until_ms[digest] = clock.now_ms() + self.entries.fresh_ms
         return _here(entry), moved
 
