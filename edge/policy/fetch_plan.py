@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 START: Final = 4
 MOST: Final = 16
+#: So many fetches have lanes at a time, and a smaller one than all of them besides.
+SEATS: Final = 4
 #: Goodput is measured over so long; the window after a change is not believed.
 WINDOW_MS: Final = 500.0
 #: More lanes must bring at least this share of what they would bring if each were as good as the old ones.
@@ -91,14 +93,19 @@ class Seat(NamedTuple):
 
 
 def may_take(me: Seat, others: Iterable[Seat], width: int) -> bool:
-    """Does the next lane go to `me`? Each fetch has one; the rest goes to whoever lacks least.
+    """Does the next lane go to `me`? Each of SEATS fetches has one; the rest goes to whoever lacks least.
 
     Lanes that a larger fetch holds can't be taken back in mid-chunk: until they end, a smaller one may hold
     a whole width beside them. (With START instead, 50 MB behind 800 MB took 2.02 times of alone, not 1.42.)
     """
-    if me.running == 0:
-        return True
     others = list(others)
+    if me.running == 0:
+        ahead = sum(
+            1 for other in others if other.running or (other.waiting and other.left_bytes < me.left_bytes)
+        )
+        return ahead < SEATS or all(
+            me.left_bytes < other.left_bytes for other in others if other.running or other.waiting
+        )
     if any(other.waiting and other.left_bytes < me.left_bytes for other in others):
         return False
     if me.running + sum(other.running for other in others) < width:

@@ -29,7 +29,7 @@ from edge.weights.disk import Disk
 from edge.weights.fetch import Choice, Limits
 from edge.weights.flights import Flights
 from edge.weights.floors import Floors
-from edge.weights.hydrate import Hydrator
+from edge.weights.hydrate import MAX_FETCHES, Hydrator
 from edge.weights.index import Index
 from edge.weights.keeper import Holder, Keeper
 from edge.weights.layout import Found
@@ -54,7 +54,6 @@ ORPHAN_S: Final = 5.0
 #: How long a clean stop waits for fetches to notice; one read from the origin takes at most 2 s.
 STOP_WAIT_S: Final = 2.5
 SWEEP_S: Final = 5.0
-MAX_FETCHES: Final = 4
 MAX_LINKS: Final = 64
 MAX_CALLS: Final = 1_024
 DISK_THREADS: Final = 4

@@ -149,8 +149,9 @@ class Lanes:
             if turn or beyond:
                 me.running += 1
                 return True
-            me.waiting = me.running < me.most
-            woken = [place for place in self._waiting() if place is not me]
+            waited, me.waiting = me.waiting, me.running < me.most
+            # Whoever was refused before has woken them then: they would wake each other without end.
+            woken = [] if waited else [place for place in self._waiting() if place is not me]
         _wake(woken)
         return False
 
@@ -190,7 +191,14 @@ class Lanes:
         _wake(woken)
 
     def _waiting(self) -> list[_Place]:
-        return [place for place in self._places.values() if place.waiting]
+        """Whom a lane may serve; of those that have none, maybe many, only the one that lacks least."""
+        waiting = [place for place in self._places.values() if place.waiting]
+        first = min((place for place in waiting if not place.running), key=_lacks, default=None)
+        return [place for place in waiting if place.running or place is first]
+
+
+def _lacks(place: _Place) -> int:
+    return place.left_bytes
 
 
 def _wake(places: list[_Place]) -> None:

@@ -61,6 +61,7 @@ class Download:
         self._todo: list[int] = []
         self._under_way: list[Run] = []
         self._left_bytes = 0
+        self._waits_for_lane = False
         #: Sources that do not have this blob, and those that have a part of it and fetch the rest.
         self._useless: dict[Site, EdgeError] = {}
         self._growing: dict[Site, Growing] = {}
@@ -123,6 +124,7 @@ class Download:
             self._todo.remove(index)
             self._launch(chunk, sites)
             startable = False
+        self._waits_for_lane = startable
         self._lanes.settle(self._place, self._left_bytes, waiting=startable)
         tick_ms = _TICK_MS if self._todo else _END_TICK_MS
         return max(1.0, min(tick_ms, next_ms - now_ms))
@@ -162,9 +164,11 @@ class Download:
         return growing is not None and growing.reserves(now_ms)
 
     def _waits_rightly(self, now_ms: float) -> bool:
-        """Nothing moves because it is not time to ask again, or a source that gets on has no more yet."""
+        """Nothing moves: no lane is free, it is too early to ask, or one that gets on has no more yet."""
         growing = self._growing.values()
-        return not self._under_way and (not growing or any(one.reserves(now_ms) for one in growing))
+        if self._under_way:
+            return False
+        return self._waits_for_lane or not growing or any(one.reserves(now_ms) for one in growing)
 
     def _launch(self, chunk: Chunk, sites: list[Site]) -> None:
         site, expected_ms = self._choice.take(sites, chunk.size_bytes)

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from typing import Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
@@ -27,6 +28,9 @@ from edge.weights.manifests import Far, Manifests
 from edge.weights.progress import UnderWay
 from edge.weights.regional import Regional
 from edge.weights.sources import Kind, Moved
+
+#: Blobs on their way at a time, each with a thread that only decides; lanes say how many ranges run.
+MAX_FETCHES: Final = 64
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Hydrator:
         self._regional = regional
         self._choice = choice
         self._threads = threads
+        self._turns = asyncio.Semaphore(MAX_FETCHES)
         self._limits = limits
         self._flights = flights
         self._stop = stop
@@ -245,10 +250,12 @@ class Hydrator:
         self.fetches += 1
         try:
             async with contextlib.AsyncExitStack() as stack:
-                errand = await stack.enter_async_context(
-                    self._regional.errand(file, far, lambda: self._growth(file.blake3))
-                )
-                await self._until_here(file, errand, meter)
+                # The region's lease is asked for by who has a thread, not by who waits for one.
+                async with self._turns:
+                    errand = await stack.enter_async_context(
+                        self._regional.errand(file, far, lambda: self._growth(file.blake3))
+                    )
+                    await self._until_here(file, errand, meter)
                 self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 ledger.drop(key)

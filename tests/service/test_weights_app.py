@@ -18,7 +18,7 @@ from edge.errors import EdgeError, Reason
 from edge.weights.app import EXIT_UNFIT, WeightsBoot
 from edge.wire import calls
 from edge.wire.link import Link
-from tests.support.blobs import Bucket, Served, content_digest, serving
+from tests.support.blobs import Bucket, Served, blob_file, content_digest, serving
 from tests.support.wait import wait_until
 from tests.support.weights import PROGRAM, Running
 
@@ -107,6 +107,28 @@ async def test_a_model_comes_once_is_held_and_is_then_host(
     assert (await node.state()).host_used_bytes == 0
     await node.release(model)
     assert (await node.ensure(model)).residency == "disk"
+
+
+async def test_a_small_model_does_not_wait_for_the_many_blobs_of_another(
+    bucket: Bucket, origin: Served, start: Start
+) -> None:
+    contents = {name: os.urandom(4 * CHUNK) for name in ("graph", "a", "b", "c", "d", "e")}
+    parts = tuple(
+        blob_file(name, content, chunk_bytes=CHUNK, role="graph" if name == "graph" else "weights")
+        for name, content in contents.items()
+    )
+    for part, content in zip(parts, contents.values(), strict=True):
+        (bucket.root / "blobs" / part.blake3).write_bytes(content)
+    large = bucket.publish_manifest("large", parts)
+    small = bucket.publish("small", size_bytes=CHUNK, chunk_bytes=CHUNK)
+    node = await start(min_bytes_per_s=100)
+    for part in parts:
+        origin.fail("drip", path_prefix=f"blobs/{part.blake3}", drip_bps=2_000)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_lost(node.ensure(large)))
+        await wait_until(lambda: len(list((node.store / "ingest").iterdir())) >= 4)
+        assert (await node.ensure(small)).residency == "origin"
+        await node.kill()
 
 
 async def test_50_callers_are_one_fetch(bucket: Bucket, origin: Served, start: Start) -> None:
