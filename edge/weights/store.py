@@ -256,9 +256,13 @@ class Store:
         ingest.seal()
         try:
             ingest.data_path.rename(self.blob_path(ingest.file.blake3))
-            self._discard(ingest.directory)
         except OSError as error:
             raise disk_error(error, f"commit blob {ingest.file.blake3}") from error
+        try:
+            self._discard(ingest.directory)
+        except OSError as error:
+            # The blob is here, and a start removes a journal without data.
+            log.warning("%s is left over: %s", ingest.directory, error.strerror)
 
     def seals(self, digests: Iterable[str]) -> dict[str, int]:
         """When each of these blobs changed last: one that is as it was when it was verified is verified."""

@@ -48,6 +48,14 @@ def ingest(store: Store, content: bytes) -> str:
     return file.blake3
 
 
+def test_a_blob_is_here_though_its_journal_can_not_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store, "_discard", fail)
+    assert store.verify(ingest(store, b"x" * 100))
+
+
 def test_every_directory_can_be_read_by_workers_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
