@@ -234,7 +234,7 @@ class App:
             self._disk_threads.shutdown()
         else:
             log.warning("a fetch did not end in time: blobs are verified at the next start")
-        self.disk.close(clean=at_rest and self.ready)
+        self.disk.close(clean=at_rest and self.ready and not self.hydrator.in_doubt)
 
     async def _stop_serving(self) -> None:
         if self.server is not None:

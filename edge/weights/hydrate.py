@@ -65,6 +65,8 @@ class Hydrator:
         self._limits = limits
         self._flights = flights
         self._stop = stop
+        #: Not all that lies here is known to be durable: the next start verifies it.
+        self.in_doubt = False
         self._failures = Failures()
         self._unverified: set[str] = set()
         self._seals: dict[str, int] = {}
@@ -275,18 +277,25 @@ class Hydrator:
 
     async def _settle(self, digest: str, errand: contextlib.AsyncExitStack) -> None:
         """Durable, then told to the region: its turn goes on until then. Who waited for it has it already."""
-        key = blob_key(digest)
+        key, ledger = blob_key(digest), self.disk.ledger
         async with errand:
+            ledger.pin(key)
             try:
-                settled = await self.disk.settle(digest)
+                if await self.disk.settle(digest) and key in ledger:
+                    self._regional.has(digest, ledger.size_bytes(key))
             except EdgeError as error:
+                self.in_doubt = True
                 log.warning("blob %s is set aside: %s", digest, error.message)
-                if key in self.disk.ledger:
-                    await self.disk.set_aside(key, digest)
+                if key in ledger:
+                    try:
+                        await self.disk.set_aside(key, digest)
+                    except EdgeError:
+                        self._unverified.add(digest)
+                        raise
                     self.forget(key)
                 raise
-            if settled and key in self.disk.ledger:
-                self._regional.has(digest, self.disk.ledger.size_bytes(key))
+            finally:
+                ledger.unpin(key, clock.now_ms())
 
     def _growth(self, digest: str) -> Growth | None:
         ingest = self.disk.store.ingests.get(digest)

@@ -120,6 +120,8 @@ async def test_what_the_disk_did_not_take_is_set_aside_and_comes_again(
     await node.release(model)
     assert (await node.ensure(model)).residency == "origin"
     await wait_until(lambda: told(redis, model.weights.blake3), within_s=10)
+    assert await node.stop() == 0
+    assert '"clean": false' in (node.store / "node.json").read_text(), "what else it lost is seen at a start"
 
 
 async def test_a_clean_stop_waits_for_the_disk(
