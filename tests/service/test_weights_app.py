@@ -138,7 +138,8 @@ async def test_50_callers_are_one_fetch(bucket: Bucket, origin: Served, start: S
     await node.call(calls.GetManifest(model.digest))
     before = origin.sent_bytes
     answers = await asyncio.gather(*(node.ensure(model, links[n % 10]) for n in range(50)))
-    assert {answer.residency for answer in answers} == {"origin"}
+    # Who was heard after it had come found it here.
+    assert "origin" in {answer.residency for answer in answers} <= {"origin", "disk", "host"}
     total = model.manifest.size_bytes
     assert sum(answer.moved_bytes for answer in answers) == total
     # catalog.json is not there, so polls for it send small 404 bodies that are not counted as objects.
