@@ -5,8 +5,10 @@ that no child needs a right to read them. The fields are those of the boot struc
 the roles define; the parent does not import the roles.
 """
 
+import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +202,12 @@ def make_caches(config: NodeConfig, *, root: bool) -> None:
     for index in range(len(config.workers)):
         cache = _cache_dir(config, index)
         try:
-            cache.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                cache.mkdir(mode=0o700)
+            if not stat.S_ISDIR(cache.lstat().st_mode):
+                raise BootError(f"run_dir: {cache} is no directory; remove it")
             if root:
-                os.chown(cache, config.users.worker, config.users.worker)
+                os.chown(cache, config.users.worker, config.users.worker, follow_symlinks=False)
         except OSError as error:
             raise BootError(
                 f"run_dir: can't make {cache}: {error.strerror}; name one in which this user may"

@@ -8,7 +8,8 @@ times the published one, and such a graph is not kept.
 The worker can't write to the store and is not believed by anybody who could: a graph that it made could
 answer wrong for every node of a region. So nothing is shared. It writes into a directory of its own on
 this machine, and reads there what a worker before it wrote; a digest finds a torn file, and what is read
-passes the same gate as a published graph. Knows names, bytes and files; nothing of sessions.
+passes the same gate as a published graph. Workers of one node share a uid: one that somebody took over
+may leave a wrong graph for the next; `rm -r` of the directory forgets it. Knows no sessions.
 """
 
 import contextlib

@@ -48,8 +48,8 @@ _ADVICE: Final = {
     tensorrt.PROVIDER: "install the CUDA 13 and TensorRT 10 libraries or leave provider empty",
 }
 LOAD_GRACE_MS: Final = 60_000.0
-#: Engines of TensorRT are as large as their weights.
-ENGINES_MAX_BYTES: Final = 32 * 1024**3
+#: Engines of TensorRT are as large as their weights, and run_dir may lie in memory.
+ENGINES_MAX_BYTES: Final = 2 * 1024**3
 
 #: What ONNX Runtime calls the datatypes of a manifest.
 _ORT_TYPES: Final = {

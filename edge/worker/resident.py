@@ -6,6 +6,7 @@ table itself belongs to the event loop. Knows no frames and no tensors.
 """
 
 import asyncio
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -108,14 +109,17 @@ class Resident:
         """True once what prepacking gains is likely to be worth what it takes."""
         return self.may_prepack and (self.batched or self.runs >= self._prepack_after_runs)
 
-    def prepack(self) -> bool:
-        """Swap to prepacked sessions if they are faster at what it does; on the prepacker's thread."""
+    def prepack(self, watched: Callable[[Run, Callable[[], object]], None]) -> bool:
+        """Swap to prepacked sessions if they are faster at what it does; on the prepacker's thread.
+
+        `watched` makes one run of it and ends one that takes too long. Raises EdgeError.
+        """
         if self._example is None:
             return self.model.prepack()
         self._probed_batched = self.batched
         items = min(PROBE_ITEMS, self.manifest.max_batch) if self.batched else 1
         works = [self.task.example()] * items
-        return self.model.prepack(lambda run: self.task.run(works, run))
+        return self.model.prepack(lambda run: watched(run, lambda: self.task.run(works, run)))
 
     def gained_nothing(self) -> None:
         """Prepacking did not pay. If that was one at a time, several at once are another question."""
@@ -225,7 +229,8 @@ class Residents:
         self.used_bytes += more_bytes
         resident.held_bytes += more_bytes
         loop = asyncio.get_running_loop()
-        resident.prepacking = loop.run_in_executor(self._prepacker, resident.prepack)
+        watched = functools.partial(self._watched, resident.name + " (prepacking)", EXAMPLE_MS)
+        resident.prepacking = loop.run_in_executor(self._prepacker, resident.prepack, watched)
         resident.prepacking.add_done_callback(lambda done: self._prepacked(resident, more_bytes, done))
 
     def close(self) -> None:
@@ -315,11 +320,15 @@ class Residents:
 
     def _run_example(self, model: Model, task: tasks.Task, due_ms: float) -> None:
         run = model.begin()
-        watched = self._watchdog.enter(
-            run, [_Loading(due_ms)], model.manifest.name + " (example)", clock.now_ms()
-        )
+        name = model.manifest.name + " (example)"
+        self._watched(name, due_ms - clock.now_ms(), run, lambda: task.run([task.example()], run))
+
+    def _watched(self, name: str, within_ms: float, run: Run, work: Callable[[], object]) -> None:
+        """One execution that no request waits for, ended when it takes longer. Raises EdgeError."""
+        now_ms = clock.now_ms()
+        watched = self._watchdog.enter(run, [_Loading(now_ms + within_ms)], name, now_ms)
         try:
-            task.run([task.example()], run)
+            work()
         finally:
             self._watchdog.leave(watched)
 

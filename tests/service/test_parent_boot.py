@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from edge.clock import wall_s
-from edge.config import Index, Mesh, NodeConfig, Public, Weights
+from edge.config import Index, Mesh, NodeConfig, Public, Weights, Worker
 from edge.parent import sockets
-from edge.parent.boot import BootError, plan_roles
+from edge.parent.boot import BootError, make_caches, plan_roles
 from edge.proxy.app import ProxyBoot
 from edge.weights.app import WeightsBoot
 from netlab.clock import wait_until
@@ -284,3 +284,14 @@ def test_a_child_that_can_not_run_here_ends_the_node_with_one_sentence_and_no_tr
     assert ran.returncode == 3, ran.stderr
     assert any("the weight store can't begin" in line["event"] for line in events), ran.stderr
     assert "weights can't run here" in events[-1]["problem"]
+
+
+@root_only
+def test_a_workers_cache_is_no_link_to_elsewhere(tmp_path):
+    config = msgspec.structs.replace(_config(tmp_path, 0), run_dir=str(tmp_path), workers=(Worker(),))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "worker-0.cache").symlink_to(elsewhere)
+    with pytest.raises(BootError, match="is no directory; remove it"):
+        make_caches(config, root=True)
+    assert elsewhere.stat().st_uid == 0
