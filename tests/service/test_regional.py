@@ -228,7 +228,8 @@ async def test_a_blob_is_not_evicted_while_another_node_reads_it(
     bucket: Bucket, origin: Served, eu: Fleet
 ) -> None:
     fra, ams = await pair(eu)
-    model = bucket.publish(size_bytes=64 * MIB, chunk_bytes=8 * MIB)
+    # Long enough to be stopped in the middle of its ranges, also on a busy machine.
+    model = bucket.publish(size_bytes=256 * MIB, chunk_bytes=64 * MIB)
     await fra.ensure(model)
     await fra.release(model)
     async with asyncio.TaskGroup() as group:

@@ -54,7 +54,7 @@ async def test_the_inventory_has_what_is_whole_and_its_number_grows_with_each_ch
 ) -> None:
     one, two = (
         bucket.publish("one", graph=b"1"),
-        bucket.publish("two", graph=b"2", size_bytes=MIB, chunk_bytes=CHUNK),
+        bucket.publish("two", graph=b"2", size_bytes=5 * MIB, chunk_bytes=MIB),
     )
     node = await start()
 
