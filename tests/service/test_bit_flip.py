@@ -5,23 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.blobs import Bucket, Published, Served, content_digest, serving
+from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.region import Fleet, fleet
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

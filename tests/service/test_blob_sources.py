@@ -17,7 +17,7 @@ from edge.weights.peersource import Peer
 from edge.weights.sources import ORIGIN, Kind, Site
 from edge.weights.store import Store
 from netlab.ca import Ca, write_ca
-from tests.support.blobs import Bucket, Served, blob_file, content_digest, serving
+from tests.support.blobs import Bucket, Served, blob_file, content_digest
 from tests.support.blobserver import Running, blob_server, lying
 from tests.support.wait import wait_until
 
@@ -43,17 +43,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.open()
     yield made
     made.close(clean=True)
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 async def fetch(

@@ -27,11 +27,6 @@ SIZE = 12 * MIB + 5
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
 async def origin(bucket: Bucket) -> AsyncIterator[Served]:
     async with serving(bucket, bytes_per_s=BYTES_PER_S) as served:
         yield served

@@ -7,24 +7,13 @@ from typing import Any
 import pytest
 
 from edge.wire import calls
-from tests.support.blobs import Bucket, Published, Served, serving
+from tests.support.blobs import Bucket, Published, Served
 from tests.support.region import fleet
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
 ROOM = "1000000B"
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

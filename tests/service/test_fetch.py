@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,22 +18,11 @@ from edge.weights.manifest import BlobFile, digest
 from edge.weights.origin import Origin
 from edge.weights.sources import ORIGIN
 from edge.weights.store import Store
-from tests.support.blobs import Bucket, Served, blob_file, content_digest, serving
+from tests.support.blobs import Bucket, Served, blob_file, content_digest
 from tests.support.wait import wait_until
 
 CHUNK = 1 << 18
 LIMITS = Limits(parallel=4, min_bytes_per_s=65_536, watch_ms=600)
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

@@ -10,23 +10,12 @@ import pytest
 
 from edge.errors import Reason
 from edge.weights.manifest import BlobFile, digest
-from tests.support.blobs import Bucket, Published, Served, serving
+from tests.support.blobs import Bucket, Published, Served
 from tests.support.region import Fleet, fleet
 
 MIB = 1 << 20
 CHUNK = 1 << 18
 OTHER = "b" * 64
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

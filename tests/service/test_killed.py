@@ -14,7 +14,7 @@ import pytest
 from edge.errors import EdgeError, Reason
 from edge.weights.app import EXIT_UNFIT
 from tests.support import region
-from tests.support.blobs import Bucket, Published, Served, content_digest, serving
+from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.region import Fleet, fleet
 from tests.support.wait import wait_until
 from tests.support.weights import PROGRAM, Running
@@ -23,17 +23,6 @@ CHUNK = 1 << 16
 MIB = 1 << 20
 PARALLEL = 3
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

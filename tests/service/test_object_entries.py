@@ -16,23 +16,12 @@ from edge.weights.entries import MAX_ASKING, Entries
 from edge.weights.entry import Entry
 from edge.weights.flights import Flights
 from edge.weights.origin import Origin
-from tests.support.blobs import Bucket, Served, serving
+from tests.support.blobs import Bucket, Served
 from tests.support.objects import put_object
 from tests.support.s3 import running_s3
 from tests.support.wait import wait_until
 
 FRESH_MS = 150.0
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

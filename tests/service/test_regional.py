@@ -10,7 +10,7 @@ import pytest
 from edge.errors import EdgeError
 from edge.weights.manifest import Catalogue, CatalogueModel, encode_catalogue
 from edge.wire import calls
-from tests.support.blobs import Bucket, Published, Served, content_digest, serving
+from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.redis import RedisServer
 from tests.support.redis import running as redis_running
 from tests.support.region import Fleet, fleet
@@ -19,17 +19,6 @@ from tests.support.weights import Running
 
 CHUNK = 1 << 18
 MIB = 1 << 20
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

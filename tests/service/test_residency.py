@@ -10,7 +10,7 @@ import pytest
 
 from edge.weights import residency
 from edge.weights.residency import Residency, resident_bytes
-from tests.support.blobs import Bucket, Served, content_digest, serving
+from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.region import Fleet, fleet
 from tests.support.wait import wait_until
 
@@ -102,17 +102,6 @@ async def test_a_host_with_less_memory_than_is_held_says_so_once(file: Path, cap
 
 
 # --- a real process
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

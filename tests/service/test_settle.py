@@ -8,7 +8,7 @@ import pytest
 from edge.errors import EdgeError, Reason
 from edge.weights.ingest import settle
 from tests.support import region, weights
-from tests.support.blobs import Bucket, Served, serving
+from tests.support.blobs import Bucket, Served
 from tests.support.redis import RedisServer
 from tests.support.redis import running as redis_running
 from tests.support.region import Fleet, fleet
@@ -28,17 +28,6 @@ def fdatasync(fd):
 os.fdatasync = fdatasync
 """
 SIZE = 1 << 20
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

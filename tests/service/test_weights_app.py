@@ -18,24 +18,13 @@ from edge.errors import EdgeError, Reason
 from edge.weights.app import EXIT_UNFIT, WeightsBoot
 from edge.wire import calls
 from edge.wire.link import Link
-from tests.support.blobs import Bucket, Served, blob_file, content_digest, serving
+from tests.support.blobs import Bucket, Served, blob_file, content_digest
 from tests.support.wait import wait_until
 from tests.support.weights import PROGRAM, Running
 
 CHUNK = 1 << 16
 MIB = 1 << 20
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What an operator asks of a weight store: read it again, let go of what nobody needs, tell how far it is."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +8,12 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.wire import calls
-from tests.support.blobs import Bucket, Served, content_digest, serving
-from tests.support.region import fleet
+from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.wait import wait_until
 
 CHUNK = 1 << 16
 MIB = 1 << 20
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
-
-
-@pytest.fixture
-async def start(tmp_path: Path, origin: Served) -> AsyncIterator[Start]:
-    """Starts weights processes on one store."""
-    async with fleet(tmp_path, origin.url, None) as lone:
-        yield lambda **settings: lone.start("n", **settings)
 
 
 def spoil(path: Path) -> None:

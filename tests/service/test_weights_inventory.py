@@ -1,7 +1,6 @@
 """What a weights process has, told and changed by its operator: Inventory, Drop, Pin, and Ensure without a hold."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,31 +8,12 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.wire import calls
-from tests.support.blobs import Bucket, Served, serving
-from tests.support.region import fleet
+from tests.support.blobs import Bucket, Served
 from tests.support.wait import wait_until
 
 CHUNK = 1 << 16
 MIB = 1 << 20
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket(tmp_path / "origin")
-
-
-@pytest.fixture
-async def origin(bucket: Bucket) -> AsyncIterator[Served]:
-    async with serving(bucket) as served:
-        yield served
-
-
-@pytest.fixture
-async def start(tmp_path: Path, origin: Served) -> AsyncIterator[Start]:
-    """Starts weights processes on one store."""
-    async with fleet(tmp_path, origin.url, None) as lone:
-        yield lambda **settings: lone.start("n", **settings)
 
 
 async def test_what_is_only_brought_takes_no_host_memory_and_may_be_evicted(
