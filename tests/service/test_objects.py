@@ -10,13 +10,13 @@ from edge.errors import EdgeError, Reason
 from edge.weights.objects import SHARE
 from edge.wire import calls
 from edge.wire.link import Link
-from tests.service.test_weights_app import Start, bucket, origin, start
+from tests.service.test_weights_app import Start, start
 from tests.support.blobs import Bucket, Served
 from tests.support.objects import put_object, write_entry
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
-__all__ = ("bucket", "origin", "start")
+__all__ = ("start",)
 
 MIB = 1 << 20
 

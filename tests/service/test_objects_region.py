@@ -11,14 +11,14 @@ from edge.proxy.objects import Asked, Objects
 from edge.wire import calls
 from edge.wire.dial import Dialer
 from tests.service.test_objects import ask
-from tests.service.test_regional import bucket, eu, origin, pair, redis
+from tests.service.test_regional import eu, pair, redis
 from tests.service.test_weights_app import Start, start
 from tests.support.blobs import Bucket, Served
 from tests.support.objects import put_object
 from tests.support.region import Fleet
 from tests.support.wait import wait_until
 
-__all__ = ("bucket", "eu", "origin", "redis", "start")
+__all__ = ("eu", "redis", "start")
 
 MIB = 1 << 20
 
