@@ -174,6 +174,9 @@ class Weights(Struct, frozen=True, kw_only=True):
     fetch_timeout_ms: int = 60_000
     #: A fetch that moves fewer bytes than this per second is given up.
     min_bytes_per_s: int = 65_536
+    #: All blobs are read again and again, at this rate, which 0 turns off; a pass begins at most so often.
+    scrub_bytes_per_s: int = 16_777_216
+    scrub_every_s: int = 86_400
 
 
 class Worker(Struct, frozen=True, kw_only=True):

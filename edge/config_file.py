@@ -185,6 +185,8 @@ def _check_weights(weights: Weights, found: _Problems) -> None:
     found.unless(1 <= weights.fetch_parallel <= 64, "weights.fetch_parallel", "write a number from 1 to 64")
     for field in ("catalogue_poll_ms", "fetch_timeout_ms", "min_bytes_per_s"):
         found.at_least(f"weights.{field}", getattr(weights, field), 1)
+    found.at_least("weights.scrub_bytes_per_s", weights.scrub_bytes_per_s, 0)
+    found.at_least("weights.scrub_every_s", weights.scrub_every_s, 1)
     if weights.blobs:
         found.check("weights.blobs", host_port, weights.blobs)
     if weights.index is not None:

@@ -96,6 +96,9 @@ class OfWeights(Collector):
     def __init__(self) -> None:
         self.moved_bytes: dict[str, int] = {}
         self.evictions: dict[str, int] = {}
+        self.scrubbed_bytes = 0
+        #: Blobs that were read again, by what they were found to be: good, bad.
+        self.scrubbed: dict[str, int] = {}
 
     def collect(self) -> Iterator[Metric]:
         """The library's view of the numbers now."""
@@ -113,6 +116,15 @@ class OfWeights(Collector):
         for tier, count in self.evictions.items():
             evictions.add_metric((tier,), count)
         yield evictions
+        scrubbed = CounterMetricFamily(
+            "edge_scrub_blobs", "Blobs on disk that were read again, by what was found.", labels=("found",)
+        )
+        for found, count in self.scrubbed.items():
+            scrubbed.add_metric((found,), count)
+        yield scrubbed
+        yield CounterMetricFamily(
+            "edge_scrub_bytes", "Bytes of the disk that were read again.", self.scrubbed_bytes
+        )
 
 
 class Metrics:

@@ -42,8 +42,8 @@ def verify(
 ) -> None:
     """Read NAMES on this node's disk again, against their digests.
 
-    A bad blob is set aside and fetched anew. Exit status: 0 all good, 5 damage was found and
-    repaired, 1 damage was found and stays.
+    A bad blob is set aside and fetched anew, one whose file was removed is fetched anew. Exit status:
+    0 all good, 5 damage was found and repaired, 1 damage was found and stays.
     """
     if everything == bool(names):
         fail("give the names of models, or --all", USAGE)
@@ -63,7 +63,7 @@ def verify(
     for one in done:
         one.pop("schema_version", None)
     tell({"schema_version": 1, "models": done}, as_json=as_json, as_text=_verified)
-    bad = [one for one in done if one["bad"]]
+    bad = [one for one in done if one["bad"] or one["removed"]]
     stays = [one["model"] for one in bad if one["problem"] or one["still_mapped"]]
     if stays:
         fail(f"damage stays in {', '.join(stays)}; popctl models verify tells why", FAILURE)
@@ -100,7 +100,8 @@ def _verified(document: dict[str, Any]) -> str:
             "blobs": one["blobs"],
             "read": f"{one['read_bytes'] / 1e6:.1f} MB",
             "bad": [digest[:12] for digest in one["bad"]],
-            "fetched again": f"{one['moved_bytes'] / 1e6:.1f} MB" if one["bad"] else "-",
+            "removed by somebody": [digest[:12] for digest in one["removed"]],
+            "fetched again": f"{one['moved_bytes'] / 1e6:.1f} MB" if one["bad"] or one["removed"] else "-",
             "taken off": one["left_devices"],
             "still mapped by": one["still_mapped"],
             "problem": one["problem"],

@@ -44,6 +44,9 @@ class Report:
         weights = await self._weights()
         if weights is not None:
             metrics.weights.evictions["disk"] = weights.evictions
+            scrubbed = weights.scrubbed
+            metrics.weights.scrubbed_bytes = scrubbed.bytes
+            metrics.weights.scrubbed = {"good": scrubbed.blobs - scrubbed.bad, "bad": scrubbed.bad}
             metrics.weights.moved_bytes = dict(weights.sources)
             metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
             metrics.cache_bytes.labels("host").set(weights.host_used_bytes)

@@ -29,9 +29,11 @@ class Choice:
         self._busy: dict[Site, list[float]] = {}
         self._speeds = Speeds()
 
-    def close(self) -> None:
-        """Wait until every range that was given up has ended: as long as its source's read timeout."""
-        self.threads.shutdown(cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """No more ranges. Waits until every one that was given up has ended: as long as its source's read
+        timeout.
+        """
+        self.threads.shutdown(wait=wait, cancel_futures=True)
 
     def take(self, sites: list[Site], wanted_bytes: int) -> tuple[Site, float]:
         """The one to ask now, and in how many ms it should be done; give it back with `left`."""

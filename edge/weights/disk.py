@@ -16,7 +16,7 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.policy.worth import NOTHING, Worth
 from edge.weights.appraisal import Appraiser, encode_uses
-from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room
+from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room, shelf_of
 from edge.weights.ingest import settle
 from edge.weights.layout import Found
 from edge.weights.store import Store
@@ -49,6 +49,8 @@ class Disk:
         self._settlers = ThreadPoolExecutor(SETTLE_THREADS, "weights-settle")
         self.on_gone: Callable[[str], None] = lambda key: None
         self.appraiser: Appraiser | None = None
+        #: Blobs that somebody else removed, until they are here again.
+        self.removed: set[str] = set()
         self._quarantine_quota_bytes = min(QUARANTINE_MAX_BYTES, capacity_bytes // _QUARANTINE_SHARE)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -156,14 +158,36 @@ class Disk:
         self._settlers.shutdown(wait=False)
         self.store.close(clean=clean)
 
-    async def set_aside(self, key: str, digest: str) -> None:
-        """Move a bad blob or unfinished blob into quarantine: the same bytes under another key."""
-        kept = await self.run(self.store.quarantine, key, digest)
-        size_bytes = self.ledger.size_bytes(key)
-        # The same bytes under another name, so those in use do not grow.
-        self.ledger.drop(key)
-        self.ledger.put(kept, size_bytes, clock.now_ms())
+    async def set_aside(self, key: str, digest: str) -> bool:
+        """Move a bad blob or unfinished blob into quarantine: the same bytes under another key.
+
+        False: somebody else had removed it.
+        """
+        async with self.lock:
+            kept = await self.run(self.store.quarantine, key, digest)
+            if kept:
+                size_bytes = self.ledger.size_bytes(key)
+                # The same bytes under another name, so those in use do not grow.
+                self.ledger.drop(key)
+                self.ledger.put(kept, size_bytes, clock.now_ms())
+            else:
+                await self.strike([key])
         await self._trim_quarantine()
+        return bool(kept)
+
+    async def strike(self, keys: Iterable[str]) -> None:
+        """Those of these that somebody else removed leave the book. Only with `lock` held, under which
+        this process itself removes and renames.
+
+        What a worker has mapped of one takes its room, in no book, until that worker lets go of it.
+        """
+        for key in await self.run(self.store.removed, list(keys)):
+            if key in self.ledger:
+                log.warning("%s was removed by somebody else: it is fetched again when it is needed", key)
+                self.ledger.drop(key)
+                if shelf_of(key) is Shelf.BLOBS:
+                    self.removed.add(key)
+                self.on_gone(key)
 
     async def keep(self, write: Callable[[], str], size_bytes: int, what: str) -> None:
         """Make room for one small file and write it; `write` returns its key. EdgeError(NO_SPACE)."""
@@ -185,10 +209,14 @@ class Disk:
             await self._evict(excess(shelved, self._quarantine_quota_bytes), set())
 
     async def sweep(self) -> None:
-        """Book as free what lingered and does no more."""
+        """Book as free what lingered and does no more, and what somebody else removed."""
         async with self.lock:
             for name in await self.run(self.store.sweep):
                 self.ledger.drop(name)
+            if await self.run(self.store.changed):
+                await self.strike(
+                    key for shelf in (Shelf.BLOBS, Shelf.QUARANTINE) for key in self.ledger.keys(shelf)
+                )
 
 
 def _worthless(_key: str, _size_bytes: int) -> Worth:

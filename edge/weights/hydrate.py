@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from enum import Enum, auto
 from typing import Final
 
 from edge import clock
@@ -36,6 +37,14 @@ log = logging.getLogger(__name__)
 
 
 Flight = asyncio.Task[Moved | EdgeError]
+
+
+class Condition(Enum):
+    """What a reading of a whole blob showed. A wrong one was set aside."""
+
+    RIGHT = auto()
+    WRONG = auto()
+    GONE = auto()
 
 
 class Hydrator:
@@ -70,7 +79,7 @@ class Hydrator:
         self._failures = Failures()
         self._unverified: set[str] = set()
         self._seals: dict[str, int] = {}
-        self._checks: dict[str, asyncio.Task[bool | EdgeError]] = {}
+        self._checks: dict[str, asyncio.Task[Condition | EdgeError]] = {}
         self._blob_flights: dict[str, Flight] = {}
 
     def begin(self, found: Found) -> None:
@@ -112,12 +121,12 @@ class Hydrator:
             if self.may_give(key)
         }
 
-    async def scrub(self) -> None:
+    async def settle_doubts(self) -> None:
         """Verify, one after another, what an unclean stop left in doubt; a bad blob is set aside."""
         for digest in list(self._unverified):
             if digest in self._unverified:
                 with contextlib.suppress(EdgeError):
-                    await self._is_good(digest)
+                    await self.recheck(digest)
 
     # --- blobs
 
@@ -149,6 +158,9 @@ class Hydrator:
         ledger = self.disk.ledger
         async with self.disk.lock:
             seals = await self.disk.run(self.disk.store.seals, list(files))
+            booked = {blob_key(digest) for digest in files if digest not in seals}
+            if unseen := [key for key in booked if key in ledger]:
+                await self.disk.strike(unseen)
             joined = [self._blob_flights[digest] for digest in files if digest in self._blob_flights]
             todo = [file for file in files.values() if file.blake3 not in self._blob_flights]
             absent = [file for file in todo if blob_key(file.blake3) not in ledger]
@@ -192,7 +204,7 @@ class Hydrator:
 
     async def _verify(self, file: BlobFile, far: Far) -> Moved:
         """Read a blob of which we are not sure; a bad one is set aside and fetched anew."""
-        if await self._is_good(file.blake3):
+        if await self.recheck(file.blake3) is Condition.RIGHT:
             self._check_size(file)
             return Moved()
         async with self.disk.lock:
@@ -200,37 +212,41 @@ class Hydrator:
             self.disk.ledger.pin(ingest_key(file.blake3))
         return await self._fetch(file, far)
 
-    async def recheck(self, digest: str) -> bool:
-        """Read a blob of this disk whole, whatever is known of it; a bad one is set aside."""
-        return await self._is_good(digest)
-
-    async def _is_good(self, digest: str) -> bool:
-        """Read a blob whole, once under many callers; a bad one is set aside."""
+    async def recheck(self, digest: str) -> Condition:
+        """Read a blob of this disk whole, whatever is known of it, once under many callers; a bad one is
+        set aside.
+        """
         if (check := self._checks.get(digest)) is None:
             check = self._flights.start(self._read_whole(digest))
             self._checks[digest] = check
             check.add_done_callback(lambda _: self._checks.pop(digest, None))
         return await landed(check)
 
-    async def _read_whole(self, digest: str) -> bool:
+    async def _read_whole(self, digest: str) -> Condition:
         key, ledger = blob_key(digest), self.disk.ledger
         ledger.pin(key)
         try:
             if key not in ledger:
-                return False
+                return Condition.GONE
             seals = await self.disk.run(self.disk.store.seals, [digest])
-            if await self.disk.run(self.disk.store.verify, digest):
-                await self.disk.settle(digest)
-                self._unverified.discard(digest)
-                self._seals |= seals
-                self._regional.has(digest, ledger.size_bytes(key))
-                return True
-            log.warning("blob %s on disk is corrupt: set aside", digest)
-            await self.disk.set_aside(key, digest)
-            self.forget(key)
-            return False
+            right = await self.disk.run(self.disk.store.verify, digest)
+            if not right or not await self.disk.settle(digest):
+                return await self.condemn(digest, "is corrupt")
+            self._unverified.discard(digest)
+            self._seals |= seals
+            self._regional.has(digest, ledger.size_bytes(key))
+            return Condition.RIGHT
         finally:
             ledger.unpin(key, clock.now_ms())
+
+    async def condemn(self, digest: str, why: str) -> Condition:
+        """Set aside a blob that was not right when read. The caller has pinned it, and is not cancelled."""
+        key = blob_key(digest)
+        if not await self.disk.set_aside(key, digest):
+            return Condition.GONE
+        log.warning("blob %s on disk %s: set aside", digest, why)
+        self.forget(key)
+        return Condition.WRONG
 
     def _check_size(self, file: BlobFile) -> None:
         here = self.disk.ledger.size_bytes(blob_key(file.blake3))
@@ -260,6 +276,7 @@ class Hydrator:
                     await self._until_here(file, errand, meter)
                 self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
+                self.disk.removed.discard(blob_key(file.blake3))
                 ledger.drop(key)
                 self._flights.start(self._settle(file.blake3, stack.pop_all()))
         except CorruptError as error:
@@ -283,6 +300,9 @@ class Hydrator:
             try:
                 if await self.disk.settle(digest) and key in ledger:
                     self._regional.has(digest, ledger.size_bytes(key))
+                else:
+                    async with self.disk.lock:
+                        await self.disk.strike([key])
             except EdgeError as error:
                 self.in_doubt = True
                 log.warning("blob %s is set aside: %s", digest, error.message)

@@ -100,8 +100,6 @@ class Keeper:
         if held is None:
             raw, manifest = await self._hydrator.manifests.get(digest, far)
             held = self._held.get(digest) or _Held(raw, manifest)
-        if held.ready and holder is None:
-            return held, Tier.HOST, Moved()
         if holder is None:
             return held, *await self._bring_only(digest, held, far)
         self._hold(digest, held, holder)
@@ -138,7 +136,7 @@ class Keeper:
         finally:
             for key in keys:
                 self._ledger.unpin(key, clock.now_ms())
-        return farthest or Tier.DISK, moved
+        return farthest or (Tier.HOST if held.ready else Tier.DISK), moved
 
     def _hold(self, digest: str, held: _Held, holder: Holder) -> None:
         if held.holds == 0:

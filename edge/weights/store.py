@@ -31,6 +31,7 @@ from edge.weights.manifest import (
     Manifest,
     decode,
 )
+from edge.weights.slowread import SlowReader
 from edge.weights.unlinked import Evicted, Gone, Unlinked
 
 LAYOUT: Final = 1
@@ -51,6 +52,9 @@ class Store:
         self._node = node
         self._root_fd = -1
         self._unlinked = Unlinked()
+        self._seen_ns = (0, 0)
+        #: Whoever reads blobs for long reads them with this, and is in nobody's way.
+        self.reader = SlowReader()
         #: Blobs on their way in, by digest.
         self.ingests: dict[str, Ingest] = {}
 
@@ -138,8 +142,9 @@ class Store:
         self._write_small("node.json", json.dumps(record, sort_keys=True).encode())
 
     def _look(self, *, clean: bool, stopped_ns: int) -> Found:
-        for leftover in [*self.root.glob("*.tmp"), *(self.root / "manifests").glob("*.tmp")]:
-            leftover.unlink()
+        for directory in (self.root, self.root / "manifests", self.root / "quarantine"):
+            for leftover in directory.glob("*.tmp"):
+                leftover.unlink()
         self._drop_empty_ingests()
         sizes = sizes_in(self.root)
         manifests: dict[str, Manifest] = {}
@@ -167,6 +172,7 @@ class Store:
     def close(self, *, clean: bool) -> None:
         """Let go of the store; `clean` says that nothing was under way."""
         self._unlinked.close()
+        self.reader.end()
         if self._root_fd >= 0:
             try:
                 if clean:
@@ -281,7 +287,7 @@ class Store:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def quarantine(self, key: str, digest: str) -> str:
-        """Set a bad blob or unfinished blob aside, whole; returns its new key.
+        """Set a bad blob or unfinished blob aside, whole; returns its new key, "" if it is not there.
 
         One that lies there already stays: it may be mapped, and its bytes are in the book.
         """
@@ -292,8 +298,11 @@ class Store:
             kept = f"quarantine/{digest}~{number}"
         source = self.root / key
         data = source / "data" if source.is_dir() else source
+        if _is_gone(data):
+            return ""
         try:
-            data.rename(self.root / kept)
+            with self.reader.kept_off(data):
+                data.rename(self.root / kept)
             if data != source:
                 self._discard(source)
             self._sync(self.root / "quarantine")
@@ -315,6 +324,17 @@ class Store:
 
     # --- going
 
+    def changed(self) -> bool:
+        """Has a blob, or what was set aside, come or gone since this was asked last? By anybody."""
+        shelves = (self.root / "blobs", self.root / "quarantine")
+        blobs_ns, aside_ns = (shelf.lstat().st_mtime_ns for shelf in shelves)
+        before, self._seen_ns = self._seen_ns, (blobs_ns, aside_ns)
+        return before != self._seen_ns
+
+    def removed(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of these files that are not there."""
+        return tuple(key for key in keys if _is_gone(self.root / key))
+
     def evict(self, keys: tuple[str, ...]) -> list[Evicted]:
         """Unlink files that nobody holds; never shortens one."""
         return [self._evict(key) for key in keys]
@@ -323,7 +343,8 @@ class Store:
         try:
             # A worker may still map what was set aside under it.
             if shelf_of(key) in (Shelf.BLOBS, Shelf.QUARANTINE):
-                return self._unlinked.unlink(key, self.root / key)
+                with self.reader.kept_off(self.root / key):
+                    return self._unlinked.unlink(key, self.root / key)
             self.remove(key)
         except FileNotFoundError:
             pass
@@ -357,3 +378,14 @@ class Store:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _is_gone(path: Path) -> bool:
+    """A disk that can't tell says no."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -14,7 +14,7 @@ from edge.weights.budget import Shelf
 from edge.weights.disk import Disk
 from edge.weights.floors import Floors
 from edge.weights.garbage import garbage
-from edge.weights.hydrate import Hydrator
+from edge.weights.hydrate import Condition, Hydrator
 from edge.weights.layout import blob_key
 from edge.weights.manifest import decode_catalogue
 from edge.wire import calls
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 async def verify(hydrator: Hydrator, digest: str, deadline_ms: float) -> calls.Verified:
-    """Read every blob of a manifest that lies here; a bad one is set aside and fetched again.
+    """Read every blob of a manifest that lies here; a bad one is set aside and fetched again, as is one
+    that somebody removed.
 
     Raises EdgeError: UNKNOWN_MODEL when the manifest is not here, DEADLINE.
     """
@@ -41,21 +42,24 @@ async def verify(hydrator: Hydrator, digest: str, deadline_ms: float) -> calls.V
     try:
         async with asyncio.timeout(seconds):
             for blob, file in files.items():
-                if blob_key(blob) not in hydrator.disk.ledger:
-                    continue
-                good = await hydrator.recheck(blob)
-                done.blobs += 1
-                done.read_bytes += file.size_bytes
-                if not good:
+                condition = Condition.GONE
+                if blob_key(blob) in hydrator.disk.ledger:
+                    condition = await hydrator.recheck(blob)
+                if condition is not Condition.GONE:
+                    done.blobs += 1
+                    done.read_bytes += file.size_bytes
+                if condition is Condition.WRONG:
                     done.bad = (*done.bad, blob)
-            if done.bad:
-                moved, _ = await hydrator.bring({blob: files[blob] for blob in done.bad})
+                if blob_key(blob) in hydrator.disk.removed:
+                    done.removed = (*done.removed, blob)
+            if damaged := (*done.bad, *done.removed):
+                moved, _ = await hydrator.bring({blob: files[blob] for blob in damaged})
                 done.moved_bytes = moved.total_bytes
     except TimeoutError as error:
         text = f"{digest} was not read within {seconds:.0f} s; {done.blobs} of its blobs were"
         raise EdgeError(Reason.DEADLINE, text, retryable=True) from error
     except EdgeError as error:
-        if not done.bad:
+        if not done.bad and not done.removed:
             raise
         done.problem = error.message
     return done

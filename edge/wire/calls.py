@@ -23,6 +23,7 @@ from edge.wire.objectcalls import ReleaseObjects as ReleaseObjects
 from edge.wire.storecalls import Collect as Collect
 from edge.wire.storecalls import Collected as Collected
 from edge.wire.storecalls import Fetching as Fetching
+from edge.wire.storecalls import Scrubbed as Scrubbed
 from edge.wire.storecalls import Verified as Verified
 from edge.wire.storecalls import Verify as Verify
 
@@ -308,6 +309,7 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     fetching: list[Fetching] = msgspec.field(default_factory=list)
     #: Of `disk_used_bytes`, objects that requests named, here or on their way.
     objects_bytes: int = 0
+    scrubbed: Scrubbed = msgspec.field(default_factory=Scrubbed)
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=True):

@@ -23,7 +23,7 @@ class Fetching(msgspec.Struct, omit_defaults=True):
 class Verify(msgspec.Struct, tag="verify", tag_field="op", omit_defaults=True):
     """Read all blobs of a manifest on this disk again; a bad one is set aside and fetched anew.
 
-    Reply `Verified`. A blob that is not here is no damage.
+    Reply `Verified`. A blob that is not here is no damage, unless somebody else removed it.
     """
 
     digest: str
@@ -31,9 +31,10 @@ class Verify(msgspec.Struct, tag="verify", tag_field="op", omit_defaults=True):
 
 
 class Verified(msgspec.Struct, tag="verified", tag_field="op", omit_defaults=True):
-    """Answer to `Verify`: blobs read, their bytes, digests of those that were bad, bytes fetched for them.
+    """Answer to `Verify`: blobs read, their bytes, digests of those that were bad, bytes fetched anew.
 
-    `problem` says why a bad one could not be fetched again; it is gone all the same.
+    `removed` are those whose file somebody else removed since they came. `problem` says why one could
+    not be fetched again; it is gone all the same.
     """
 
     blobs: int
@@ -41,6 +42,20 @@ class Verified(msgspec.Struct, tag="verified", tag_field="op", omit_defaults=Tru
     bad: tuple[str, ...] = ()
     moved_bytes: int = 0
     problem: str = ""
+    removed: tuple[str, ...] = ()
+
+
+class Scrubbed(msgspec.Struct, omit_defaults=True):
+    """What a store read again by itself since its start: whole passes, blobs, bytes, blobs that were `bad`.
+
+    `since_pass_ms`: since the last whole pass ended; none while there was none.
+    """
+
+    passes: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    bad: int = 0
+    since_pass_ms: float | None = None
 
 
 class Collect(msgspec.Struct, tag="collect", tag_field="op", omit_defaults=True):

@@ -130,6 +130,20 @@ def test_damage_is_found_repaired_and_told_by_the_exit_status(node):
     assert (ran.returncode, "picker" in ran.stdout) == (0, True), ran.stderr
 
 
+def test_a_file_that_was_removed_by_hand_is_said_to_be_and_comes_back(node):
+    told(node, "models", "pull", "heavy")
+    blob = next(path for path in (node.directory / "store" / "blobs").iterdir() if path.stat().st_size > 1e6)
+    good = blob.read_bytes()
+    blob.unlink()
+    ran = popctl(node, "models", "verify", "heavy")
+    assert (ran.returncode, "damage was found and repaired in heavy" in ran.stderr) == (5, True), ran.stderr
+    header, row = ran.stdout.splitlines()[:2]
+    assert "removed by somebody" in header
+    assert blob.name[:12] in row
+    assert blob.read_bytes() == good
+    assert popctl(node, "models", "verify", "heavy").returncode == 0
+
+
 def test_what_hydrations_moved_and_took_is_counted(node):
     node.request("/run/identity", json.dumps({"input": [[0.0] * 16]}))
     told(node, "models", "evict", "identity")

@@ -125,6 +125,7 @@ def test_a_start_looks_before_it_drops_anything(tmp_path: Path) -> None:
     (root / "ingest" / ("1" * 64)).mkdir()
     (root / "ingest" / ("1" * 64) / "journal").write_bytes(b"left by a crash behind the rename")
     (root / "manifests" / "torn.json.tmp").write_bytes(b"{")
+    (root / "quarantine" / f"{'d' * 64}.3.tmp").write_bytes(b"half a chunk")
     (root / manifest_key("2" * 64)).write_bytes(b"not what its name says")
     (root / "blobs" / "notes.txt").write_bytes(b"hello")
     (root / "blobs" / ("3" * 64)).symlink_to("/etc/passwd")
@@ -147,6 +148,7 @@ def test_a_start_looks_before_it_drops_anything(tmp_path: Path) -> None:
     assert sizes | {"strangers/catalog.json": found.sizes["catalog.json"]} == expected
     assert not (root / "ingest" / ("1" * 64)).exists()
     assert not (root / "manifests" / "torn.json.tmp").exists()
+    assert not list((root / "quarantine").iterdir())
     assert not (root / manifest_key("2" * 64)).exists()
     assert (root / "blobs" / "notes.txt").read_bytes() == b"hello"
 

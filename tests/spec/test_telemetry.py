@@ -29,6 +29,8 @@ NAMES = {
     "edge_request_duration_seconds": {("model", "pop", "route")},
     "edge_requests": {("code", "model", "pop", "route", "served_by")},
     "edge_routing_decisions": {("reason",)},
+    "edge_scrub_blobs": {("found",)},
+    "edge_scrub_bytes": {()},
     "edge_stage_duration_seconds": {("pop", "stage")},
     "edge_state_age_seconds": {("peer",)},
 }
@@ -43,6 +45,7 @@ def scraped():
     metrics.drop("deadline")()
     metrics.weights.moved_bytes = {"origin": 5}
     metrics.weights.evictions = {"disk": 1}
+    metrics.weights.scrubbed = {"bad": 1}
     metrics.hydrated("m", "origin", 0.2)
     metrics.hydration_failed("no-space")
     metrics.estimated("origin", 0.1)
