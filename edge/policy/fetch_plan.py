@@ -41,6 +41,8 @@ AGAIN_MS: Final = 30.0
 MISSES: Final = 4
 #: A source of the region that downloads keeps others from going outside while it came this far in this time.
 PROGRESS_MS: Final = 2_000.0
+#: ... and no longer than this without a right chunk of it, whatever it tells.
+TALK_MS: Final = 60_000.0
 
 
 # --- how many lanes
@@ -171,16 +173,16 @@ class Growing:
     """A source that still downloads what is asked of it, since its first refusal."""
 
     progress_ms: float
+    proved_ms: float = field(init=False)
     paused_until_ms: float = 0.0
     misses: int = 0
     refused_ms: dict[int, float] = field(default_factory=dict)
 
-    def may_ask(self, index: int, now_ms: float) -> bool:
-        """Is it time to ask it for this chunk?"""
-        return self.ask_at_ms(index) <= now_ms
+    def __post_init__(self) -> None:
+        self.proved_ms = self.progress_ms
 
     def ask_at_ms(self, index: int) -> float:
-        """When it will be."""
+        """From when on it may be asked for this chunk."""
         again_ms = self.refused_ms[index] + AGAIN_MS if index in self.refused_ms else 0.0
         return max(self.paused_until_ms, again_ms)
 
@@ -192,9 +194,9 @@ class Growing:
             self.misses, self.paused_until_ms = 0, now_ms + AGAIN_MS
 
     def gave(self, index: int, now_ms: float) -> None:
-        """It sent of this chunk."""
+        """It sent this chunk, and right."""
         self.refused_ms.pop(index, None)
-        self.misses, self.progress_ms = 0, now_ms
+        self.misses, self.progress_ms, self.proved_ms = 0, now_ms, now_ms
 
     def grew(self, now_ms: float) -> None:
         """It told of bytes that it did not have before."""
@@ -202,4 +204,4 @@ class Growing:
 
     def reserves(self, now_ms: float) -> bool:
         """Is it right to wait for it, rather than to fetch from outside what it fetches too?"""
-        return now_ms - self.progress_ms < PROGRESS_MS
+        return now_ms - self.progress_ms < PROGRESS_MS and now_ms - self.proved_ms < TALK_MS

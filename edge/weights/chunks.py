@@ -106,7 +106,7 @@ class Run:
         return Got.RIGHT if chunk.win(self._held) else Got.LOST
 
     def _put(self, at: int, buffer: bytes | memoryview) -> bool:
-        room = self.chunk.end - at
+        room = max(0, self.chunk.end - at)
         kept = memoryview(buffer)[:room]
         if self._held is None:
             return self.chunk.write(at, kept)

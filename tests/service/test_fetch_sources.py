@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.policy.fetch_plan import DRIP_MS, HEDGES
+from edge.weights.chunks import Chunk, Got, Run
 from edge.weights.fetch import Choice, Limits, Meter, Ranges, fetch_blob
 from edge.weights.manifest import BlobFile
 from edge.weights.sources import ORIGIN, Kind, NotYetError, Site
@@ -50,6 +51,17 @@ def fetch(
     fetch_blob(file, store, feeds, choice, limits, meter, threading.Event())
     assert content_digest(store.blob_path(file.blake3)) == file.blake3
     return meter
+
+
+def test_what_a_source_sends_beyond_a_chunk_goes_nowhere(store: Store) -> None:
+    """Not into the chunks behind it, which may be right already."""
+    ingest = store.open_ingest(BLOB)
+    ingest.write(0, CONTENT)
+    beyond = Memory(CONTENT, lambda _, right: iter((right, b"x" * CHUNK, b"x" * 3 * CHUNK)))
+    run = Run(Chunk(ingest, 0), A, 0.0)
+    assert run.receive(beyond, "", len(CONTENT), BLOB.chunks[0], lambda _: None) is Got.WRONG
+    assert content_digest(ingest.data_path) == BLOB.blake3
+    ingest.close()
 
 
 def test_a_source_that_stalls_is_not_waited_for_at_the_end(store: Store, choice: Choice) -> None:

@@ -18,6 +18,7 @@ from edge.policy.fetch_plan import (
     SEATS,
     STALL_MS,
     START,
+    TALK_MS,
     Copy,
     Growing,
     Seat,
@@ -308,16 +309,14 @@ def test_what_is_left(sentence: str, seen: Copy, left: float) -> None:
 
 def test_a_source_that_grows_is_asked_again_in_turn_and_not_without_end() -> None:
     growing = Growing(progress_ms=1_000.0)
-    assert growing.may_ask(0, 1_000.0)
     for index in range(MISSES):
-        assert growing.may_ask(index, 1_000.0)
+        assert growing.ask_at_ms(index) == 0.0, "at once"
         growing.refused(index, 1_000.0)
-    assert not growing.may_ask(MISSES, 1_000.0 + AGAIN_MS - 1)
-    assert growing.may_ask(MISSES, 1_000.0 + AGAIN_MS)
+    assert growing.ask_at_ms(MISSES) == 1_000.0 + AGAIN_MS, "it is asked for nothing else meanwhile"
     growing.refused(7, 2_000.0)
-    assert (growing.may_ask(7, 2_000.0 + AGAIN_MS - 1), growing.may_ask(8, 2_000.0)) == (False, True)
+    assert (growing.ask_at_ms(7), growing.ask_at_ms(8)) == (2_000.0 + AGAIN_MS, 1_000.0 + AGAIN_MS)
     growing.gave(7, 2_001.0)
-    assert growing.may_ask(7, 2_001.0)
+    assert growing.ask_at_ms(7) <= 2_001.0
 
 
 @pytest.mark.parametrize(
@@ -341,3 +340,21 @@ def test_a_source_that_gets_on_is_waited_for(
     growing = Growing(progress_ms=0.0)
     act(growing)
     assert growing.reserves(at_ms) is reserves, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "right_ms", "until_ms"),
+    [
+        ("one that only talks is waited for so long in all", None, TALK_MS),
+        ("a right chunk gives it as long again", 40_000.0, 40_000.0 + TALK_MS),
+    ],
+)
+def test_talk_alone_holds_nobody_back_without_end(
+    sentence: str, right_ms: float | None, until_ms: float
+) -> None:
+    growing = Growing(progress_ms=0.0)
+    if right_ms is not None:
+        growing.gave(3, right_ms)
+    for at_ms, reserves in ((until_ms - 1.0, True), (until_ms, False)):
+        growing.grew(at_ms)
+        assert growing.reserves(at_ms) is reserves, sentence
