@@ -5,6 +5,8 @@ door, is not its business.
 """
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -29,6 +31,8 @@ VERIFY_S: Final = 630.0
 COLLECT_S: Final = 120.0
 
 Place = Literal["disk", "device"]
+
+log = logging.getLogger(__name__)
 
 
 class Act(msgspec.Struct, omit_defaults=True):
@@ -104,6 +108,18 @@ class Acts:
                 except EdgeError:
                     stayed.append(worker.name)
         return done, tuple(left), tuple(stayed)
+
+    async def take_off(self, digest: str) -> None:
+        """Off every device that has it now, once it is idle there: what is mapped of it was found bad."""
+        await asyncio.gather(*[self._take_off(worker, digest) for worker in self._workers.values()])
+
+    @staticmethod
+    async def _take_off(worker: LocalWorker, digest: str) -> None:
+        entry = worker.book.find(digest)
+        while entry is not None and entry.stage is not Stage.GONE:
+            log.warning("weights were found bad", extra={"digest": digest, "taken_off": worker.name})
+            with contextlib.suppress(EdgeError):
+                await _evict(worker, entry, pinned_too=True)
 
     async def collect(self, *, dry_run: bool) -> calls.Collected:
         """Let go of what no version of the catalogue, no pin and no hold needs on this disk."""

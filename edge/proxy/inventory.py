@@ -34,7 +34,14 @@ _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(
 class Inventory:
     """The last answer. `held` is digest -> (tier, size in bytes), replaced whole when it changes."""
 
-    def __init__(self, store: Dialer, *, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Dialer,
+        *,
+        on_change: Callable[[], None],
+        on_spoiled: Callable[[str], object] = lambda digest: None,
+    ) -> None:
+        """`on_spoiled` hears once of a model whose weights were found bad while they were held."""
         self.held: Mapping[str, tuple[Tier, int]] = {}
         self.rates = Rates()
         #: What is on its way here, by digest.
@@ -42,6 +49,8 @@ class Inventory:
         self.last_error = ""
         self._store = store
         self._on_change = on_change
+        self._on_spoiled = on_spoiled
+        self._spoiled: frozenset[str] = frozenset()
         self._link: Link | None = None
         self._number = 0
 
@@ -68,6 +77,10 @@ class Inventory:
         state, body = reply.head, await reply.whole()
         if not isinstance(state, calls.InventoryState):
             raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")
+        spoiled = frozenset(state.spoiled)
+        for digest in spoiled - self._spoiled:
+            self._on_spoiled(digest)
+        self._spoiled = spoiled
         held = _decode(body) if body else self.held
         guess = Rates()
         rates = msgspec.structs.replace(

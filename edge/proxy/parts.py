@@ -110,7 +110,11 @@ class Parts:
             connect_timeout_s=5.0,
         )
         self.models = Models(self.store)
-        self.inventory = Inventory(self.store, on_change=self._inventory_changed)
+        self.inventory = Inventory(
+            self.store,
+            on_change=self._inventory_changed,
+            on_spoiled=lambda digest: self.background.spawn(self.acts.take_off(digest)),
+        )
         self.estimates = Estimates(
             lambda: self.inventory.rates,
             lambda: self.inventory.fetching,

@@ -288,7 +288,8 @@ class App:
             case calls.Inventory(newer_than):
                 number, body = self.keeper.inventory()
                 region, far, origin = (self.choice.rate(kind) for kind in Kind)
-                told = calls.InventoryState(number, region, far, origin, fetching(self.hydrator))
+                under_way, spoiled = fetching(self.hydrator), sorted(self.keeper.spoiled)
+                told = calls.InventoryState(number, region, far, origin, under_way, spoiled)
                 call.reply(told, body if number > newer_than else b"")
             case calls.Catalogue(newer_than):
                 call.reply(*self.catalogues.state(newer_than))

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from enum import Enum, auto
 from typing import Final
@@ -67,6 +67,8 @@ class Hydrator:
         self.fetched = Moved()
         self.under_way = UnderWay()
         disk.on_gone = self.forget
+        #: Hears of a blob that was found bad where it lay, while who held it may have it mapped.
+        self.on_spoiled: Callable[[str], None] = lambda digest: None
         self._regional = regional
         self._choice = choice
         self._threads = threads
@@ -204,9 +206,12 @@ class Hydrator:
 
     async def _verify(self, file: BlobFile, far: Far) -> Moved:
         """Read a blob of which we are not sure; a bad one is set aside and fetched anew."""
-        if await self.recheck(file.blake3) is Condition.RIGHT:
+        condition = await self.recheck(file.blake3)
+        if condition is Condition.RIGHT:
             self._check_size(file)
             return Moved()
+        if condition is Condition.WRONG:
+            self.on_spoiled(file.blake3)
         async with self.disk.lock:
             await self._make_room_for([file])
             self.disk.ledger.pin(ingest_key(file.blake3))

@@ -57,6 +57,9 @@ class Keeper:
         self._ledger = hydrator.disk.ledger
         self._appraiser = hydrator.disk.appraiser
         self.host_bytes = host_bytes
+        #: Manifests that are held, of which a blob was found bad since somebody has them.
+        self.spoiled: set[str] = set()
+        hydrator.on_spoiled = self._spoil
         self._held: dict[str, _Held] = {}
         self.residency = Residency(hydrator.disk, self.host_sizes)
         self._inventory = b""
@@ -157,11 +160,18 @@ class Keeper:
         held.holds -= 1
         if held.holds == 0:
             del self._held[digest]
+            self.spoiled.discard(digest)
             now_ms = clock.now_ms()
             for key in self._keys(digest, held):
                 self._ledger.unpin(key, now_ms)
             # It was in use up to now: who is held for long is no older than who is held often.
             self._used(digest)
+
+    def _spoil(self, blob: str) -> None:
+        for digest, held in self._held.items():
+            if held.ready and blob in held.files:
+                held.ready = False
+                self.spoiled.add(digest)
 
     def _used(self, digest: str) -> None:
         if self._appraiser is not None:

@@ -138,6 +138,7 @@ class Scrub:
             if await self._hydrator.condemn(digest, why) is not Condition.WRONG:
                 return
             self._told.bad += 1
+            self._hydrator.on_spoiled(digest)
             _, file = self._file(digest)
             if held and file is not None:
                 await self._hydrator.bring({digest: file})

@@ -234,7 +234,8 @@ class Inventory(msgspec.Struct, tag="inventory", tag_field="op", omit_defaults=T
 class InventoryState(msgspec.Struct, tag="inventory-state", tag_field="op", omit_defaults=True):
     """Body: msgpack of {manifest digest: [tier ("disk" | "host"), size in bytes]}; empty when not newer.
 
-    `number` grows with each change. The rates are measured, in bytes per ms, 0 until they are.
+    `number` grows with each change. The rates are measured, in bytes per ms, 0 until they are. `spoiled` are
+    manifests of which a blob was found bad while somebody held it: what is loaded of them is to be let go.
     """
 
     number: int
@@ -242,6 +243,7 @@ class InventoryState(msgspec.Struct, tag="inventory-state", tag_field="op", omit
     far_rate: float = 0.0
     origin_rate: float = 0.0
     fetching: list[Fetching] = msgspec.field(default_factory=list)
+    spoiled: list[str] = msgspec.field(default_factory=list)
 
 
 class Drop(msgspec.Struct, tag="drop", tag_field="op", omit_defaults=True):

@@ -130,6 +130,24 @@ def test_damage_is_found_repaired_and_told_by_the_exit_status(node):
     assert (ran.returncode, "picker" in ran.stdout) == (0, True), ran.stderr
 
 
+def test_what_rotted_while_it_was_loaded_is_let_go_and_loaded_anew(origin):
+    with running_node(origin=f"file://{origin}\n          scrub_every_s: 1") as node:
+        told(node, "models", "pin", "picker")
+        told(node, "models", "prefetch", "picker", "--tier", "device")
+        assert near(node, "picker")["tier"] == "device"
+        blob = node.directory / "store" / "blobs" / tiny.picker(node.directory).files[0].blake3
+        good = blob.read_bytes()
+        blob.chmod(0o644)
+        with blob.open("r+b") as file:
+            file.write(bytes([good[0] ^ 1]))
+        aside = node.directory / "store" / "quarantine" / blob.name
+        wait_until(aside.exists, "it is found", within_s=20)
+        wait_until(lambda: near(node, "picker") is None, "what is mapped of it is let go", within_s=20)
+        wait_until(lambda: blob.exists() and blob.read_bytes() == good, "it comes again", within_s=20)
+        told(node, "models", "prefetch", "picker", "--tier", "device")
+        assert near(node, "picker")["tier"] == "device"
+
+
 def test_a_file_that_was_removed_by_hand_is_said_to_be_and_comes_back(node):
     told(node, "models", "pull", "heavy")
     blob = next(path for path in (node.directory / "store" / "blobs").iterdir() if path.stat().st_size > 1e6)
