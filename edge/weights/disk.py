@@ -179,11 +179,14 @@ class Disk:
         """Those of these that somebody else removed leave the book. Only with `lock` held, under which
         this process itself removes and renames.
 
-        What a worker has mapped of one takes its room, in no book, until that worker lets go of it.
+        One that was held, and is mapped, goes on counting until nobody maps it.
         """
         for key in await self.run(self.store.removed, list(keys)):
+            lingers_as = await self.run(self.store.unlinked.lost, key)
             if key in self.ledger:
                 log.warning("%s was removed by somebody else: it is fetched again when it is needed", key)
+                if lingers_as:
+                    self.ledger.put(lingers_as, self.ledger.size_bytes(key), clock.now_ms())
                 self.ledger.drop(key)
                 if shelf_of(key) is Shelf.BLOBS:
                     self.removed.add(key)

@@ -110,6 +110,7 @@ class Keeper:
         try:
             # Also of one that is held: what was touched since, which may have killed a worker, is verified.
             moved, farthest = await self._bring(held, far)
+            await self._grip(held)
         except EdgeError:
             held.ready = False
             self._unhold(digest, holder)
@@ -119,6 +120,12 @@ class Keeper:
             raise
         held.ready = True
         return held, farthest or nearest, moved
+
+    async def _grip(self, held: _Held) -> None:
+        """From now on its holders may map its blobs."""
+        disk = self._hydrator.disk
+        files = {blob_key(blob): disk.store.blob_path(blob) for blob in held.files}
+        await disk.run(disk.store.unlinked.grip, files)
 
     async def _bring(self, held: _Held, far: Far) -> tuple[Moved, Kind | None]:
         """All of its blobs. Raises EdgeError, which says of which model."""
@@ -161,6 +168,10 @@ class Keeper:
         if held.holds == 0:
             del self._held[digest]
             self.spoiled.discard(digest)
+            others = self.host_sizes()
+            for blob in held.files:
+                if blob not in others:
+                    self._hydrator.disk.store.unlinked.let_go(blob_key(blob))
             now_ms = clock.now_ms()
             for key in self._keys(digest, held):
                 self._ledger.unpin(key, now_ms)

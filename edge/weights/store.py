@@ -51,7 +51,7 @@ class Store:
         self.root = root
         self._node = node
         self._root_fd = -1
-        self._unlinked = Unlinked()
+        self.unlinked = Unlinked()
         self._seen_ns = (0, 0)
         #: Whoever reads blobs for long reads them with this, and is in nobody's way.
         self.reader = SlowReader()
@@ -171,7 +171,7 @@ class Store:
 
     def close(self, *, clean: bool) -> None:
         """Let go of the store; `clean` says that nothing was under way."""
-        self._unlinked.close()
+        self.unlinked.close()
         self.reader.end()
         if self._root_fd >= 0:
             try:
@@ -344,7 +344,7 @@ class Store:
             # A worker may still map what was set aside under it.
             if shelf_of(key) in (Shelf.BLOBS, Shelf.QUARANTINE):
                 with self.reader.kept_off(self.root / key):
-                    return self._unlinked.unlink(key, self.root / key)
+                    return self.unlinked.unlink(key, self.root / key)
             self.remove(key)
         except FileNotFoundError:
             pass
@@ -355,7 +355,7 @@ class Store:
 
     def sweep(self) -> tuple[str, ...]:
         """Names of lingering bytes whose last user has gone since: they are free now."""
-        return self._unlinked.sweep()
+        return self.unlinked.sweep()
 
     def remove(self, key: str) -> None:
         """Remove a file or an unfinished blob that nobody uses; it may be gone already."""

@@ -5,9 +5,11 @@ mapped takes its room until the last unmap, so it is kept by descriptor and name
 is called from threads, one at a time. Knows no layout and no budget.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +34,49 @@ class Evicted(NamedTuple):
 
 
 class Unlinked:
-    """Those of one store that linger."""
+    """Those of one store that linger, and those that would be known to if another hand unlinked them."""
 
     def __init__(self) -> None:
         self._lingering: dict[str, int] = {}
+        self._gripped: dict[str, int] = {}
         self._count = 0
+
+    def grip(self, files: Mapping[str, Path]) -> None:
+        """Know these by more than their names until `let_go`, as somebody is about to map them.
+
+        They are not opened for reading, so it can still be told whether anybody else has.
+        """
+        for key, path in files.items():
+            with contextlib.suppress(OSError):
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self.let_go(key)
+                self._gripped[key] = fd
+
+    def let_go(self, key: str) -> None:
+        """Nobody maps it any more."""
+        if (fd := self._gripped.pop(key, None)) is not None:
+            os.close(fd)
+
+    def lost(self, key: str) -> str:
+        """Another hand unlinked it: the name of its bytes while anybody has it open, until `sweep`; or ""."""
+        if (grip := self._gripped.pop(key, None)) is None:
+            return ""
+        try:
+            fd = os.open(f"/proc/self/fd/{grip}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        finally:
+            os.close(grip)
+        if os.fstat(fd).st_nlink or not is_open_elsewhere(fd):
+            os.close(fd)
+            return ""
+        return self._keep(fd)
+
+    def _keep(self, fd: int) -> str:
+        self._count += 1
+        name = f"lingering/{self._count}"
+        self._lingering[name] = fd
+        return name
 
     def unlink(self, key: str, path: Path) -> Evicted:
         """Let go of one file, unless somebody uses it. Raises OSError."""
@@ -46,16 +86,14 @@ class Unlinked:
             if is_open_elsewhere(fd):
                 return Evicted(key, Gone.IN_USE)
             path.unlink()
+            self.let_go(key)
             keep_open = is_open_elsewhere(fd)
             if not keep_open:
                 return Evicted(key, Gone.FREED)
         finally:
             if not keep_open:
                 os.close(fd)
-        self._count += 1
-        name = f"lingering/{self._count}"
-        self._lingering[name] = fd
-        return Evicted(key, Gone.LINGERS, name)
+        return Evicted(key, Gone.LINGERS, self._keep(fd))
 
     def sweep(self) -> tuple[str, ...]:
         """Names of lingering bytes whose last user has gone since: they are free now."""
@@ -66,9 +104,10 @@ class Unlinked:
 
     def close(self) -> None:
         """Forget them; the kernel frees their bytes after the last unmap."""
-        for fd in self._lingering.values():
+        for fd in (*self._lingering.values(), *self._gripped.values()):
             os.close(fd)
         self._lingering.clear()
+        self._gripped.clear()
 
 
 def is_open_elsewhere(fd: int) -> bool:

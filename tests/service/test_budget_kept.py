@@ -175,6 +175,12 @@ class AnyOrder(RuleBasedStateMachine):
         if self.here(number):
             with self.disk.store.blob_path(FILES[number].blake3).open("rb") as file:
                 self.mapped.append((number, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            self._grip(number)
+
+    def _grip(self, number: int) -> None:
+        """As who holds it for a worker does."""
+        digest = FILES[number].blake3
+        self.disk.store.unlinked.grip({blob_key(digest): self.disk.store.blob_path(digest)})
 
     @precondition(lambda self: self.mapped)
     @rule()
@@ -208,6 +214,16 @@ class AnyOrder(RuleBasedStateMachine):
             digest = FILES[number].blake3
             self.runner.run(self.disk.set_aside(blob_key(digest), digest))
 
+    @rule(number=NUMBERS, mapped=st.booleans())
+    def removed_by_hand(self, number: int, *, mapped: bool) -> None:
+        if mapped:
+            self._map(number)
+        if self.here(number) and not self.holds[number]:
+            self.unlinked.add(number)
+            self.disk.store.blob_path(FILES[number].blake3).unlink()
+            self.runner.run(self.disk.sweep())
+            assert not self.here(number)
+
     @rule(size=st.integers(1, 3_000))
     def small_file(self, size: int) -> None:
         def write() -> str:
@@ -237,6 +253,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.holds.clear()
         self.disk.store.close(clean=clean)
         self._open()
+        for number, _ in self.mapped:
+            self._grip(number)
 
     # --- what is always so
 

@@ -1,11 +1,14 @@
 """A blob's file that somebody removed by hand, under a node that runs: fetched again when it is needed, told of."""
 
+import contextlib
+import mmap
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.errors import Reason
 from edge.wire import calls
 from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.redis import RedisServer
@@ -24,6 +27,13 @@ async def brought(node: Running, model: Published) -> Path:
     await node.ensure(model)
     await node.release(model)
     return node.store / "blobs" / model.weights.blake3
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """As a worker has it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        yield
 
 
 async def has_settled(node: Running) -> bool:
@@ -57,6 +67,23 @@ async def test_also_while_it_is_held_for_who_holds_it_next(bucket: Bucket, start
         told, _ = await node.call(calls.Ensure(model.digest, 20_000, hold))
         assert (told.residency, told.moved_bytes) == ("origin", MIB)
         assert content_digest(blob) == model.weights.blake3
+
+
+async def test_what_is_mapped_of_it_counts_until_it_is_let_go(bucket: Bucket, start: Start) -> None:
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    node = await start(disk_bytes=f"{MIB * 7 // 2}B")
+    await node.ensure(model)
+    blob = node.store / "blobs" / model.weights.blake3
+    with mapped(blob):
+        blob.unlink()
+        assert (await node.ensure(model)).moved_bytes == MIB
+        # The unlinked one lies on the disk as well, in no directory.
+        assert (await node.state()).disk_used_bytes == node.on_disk() + MIB
+        other = bucket.publish("other", size_bytes=2 * MIB, graph=b"other")
+        error = await node.refused(other)
+        assert error.reason is Reason.NO_SPACE
+    assert (await node.ensure(other)).moved_bytes == other.manifest.size_bytes
+    assert await has_settled(node)
 
 
 async def test_verify_says_so_and_heals(bucket: Bucket, origin: Served, start: Start) -> None:
