@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge.weights.slowread import PIECE_BYTES
 from edge.wire import calls
+from tests.support import region, weights
 from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.region import fleet
 from tests.support.wait import wait_until
@@ -17,6 +19,24 @@ from tests.support.weights import Running
 
 CHUNK = 1 << 16
 MIB = 1 << 20
+#: A disk that can't read the file any more that FAILING names, and one that reads it wrong once.
+FAILING_DISK = """
+import errno, os, pathlib
+really, wrong = os.preadv, []
+def preadv(fd, buffers, at):
+    failing = pathlib.Path(os.environ["FAILING"])
+    how, name = failing.read_text().split() if failing.exists() else ("", "?")
+    if os.readlink(f"/proc/self/fd/{fd}").endswith(name):
+        if how == "fail":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if how == "lie" and not wrong:
+            count = really(fd, buffers, at)
+            buffers[0][0] ^= 1
+            wrong.append(at)
+            return count
+    return really(fd, buffers, at)
+os.preadv = preadv
+"""
 #: A pass as soon as the one before has ended, more or less.
 OFTEN = {"scrub_every_s": 1, "scrub_bytes_per_s": 256 * MIB}
 Start = Callable[..., Any]
@@ -51,6 +71,13 @@ async def passed(node: Running, times: int = 1) -> calls.Scrubbed:
     return await scrubbed(node)
 
 
+async def found_bad(node: Running, count: int) -> None:
+    async def found() -> bool:
+        return (await scrubbed(node)).bad == count
+
+    await wait_until(found, within_s=30)
+
+
 async def test_all_blobs_are_read_again_and_a_bad_one_is_set_aside(
     bucket: Bucket, origin: Served, start: Start
 ) -> None:
@@ -67,18 +94,60 @@ async def test_all_blobs_are_read_again_and_a_bad_one_is_set_aside(
     assert told.since_pass_ms is not None
     sent = origin.sent_bytes
     flip(node.store / "blobs" / bad.weights.blake3, 3 * CHUNK + 5)
-    await wait_until(lambda: shelved(node) == [bad.weights.blake3], within_s=30)
-    assert (await scrubbed(node)).bad == 1
+    await found_bad(node, 1)
+    assert shelved(node) == [bad.weights.blake3]
     assert origin.sent_bytes == sent, "nobody needs it now"
     assert (await node.state()).disk_used_bytes == node.on_disk()
     assert (await node.ensure(bad)).moved_bytes == bad.weights.size_bytes
     flip(node.store / "blobs" / good.weights.blake3, 0)
-    await wait_until(lambda: len(shelved(node)) == 2, within_s=30)
+    await found_bad(node, 2)
     blob = node.store / "blobs" / good.weights.blake3
     await wait_until(lambda: blob.exists() and content_digest(blob) == blob.name, within_s=30)
     (node.store / "blobs" / bad.weights.blake3).unlink()
     assert (await passed(node, 2)).bad == 2, "what somebody removed has not rotted"
     assert (await node.state()).disk_used_bytes == node.on_disk()
+
+
+async def test_what_can_not_be_read_is_bad_and_what_reads_right_the_second_time_is_not(
+    bucket: Bucket, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "failing"
+    monkeypatch.setenv("FAILING", str(failing))
+    monkeypatch.setattr(region, "PROGRAM", FAILING_DISK + weights.PROGRAM)
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    node = await start(**OFTEN)
+    await node.ensure(model)
+    await node.release(model)
+    blob = node.store / "blobs" / model.weights.blake3
+    failing.write_text(f"lie {blob.name}")
+    told = await passed(node, 2)
+    assert (told.bad, shelved(node)) == (0, [])
+    failing.write_text(f"fail {blob.name}")
+    await found_bad(node, 1)
+    assert shelved(node) == [blob.name]
+
+
+async def test_a_fetch_goes_first(bucket: Bucket, origin: Served, start: Start) -> None:
+    here, coming = (bucket.publish(name, size_bytes=2 * MIB, chunk_bytes=CHUNK) for name in "ab")
+    node = await start(**OFTEN)
+    await node.ensure(here)
+    await passed(node)
+    origin.fail("drip", path_prefix=f"blobs/{coming.weights.blake3}", drip_bps=150_000)
+    link = await node.connect()
+    _, reply = link.submit(calls.Ensure(coming.digest), timeout_s=60)
+
+    async def came(share: float) -> bool:
+        told = (await node.state()).fetching
+        return bool(told) and told[0].done_bytes > share * 2 * MIB
+
+    await wait_until(lambda: came(0.0))
+    before = (await scrubbed(node)).bytes
+    await wait_until(lambda: came(0.8), within_s=30)
+    # A piece may have been under way.
+    assert (await scrubbed(node)).bytes - before <= PIECE_BYTES
+    await reply
+    await passed(node, 2)
+    link.close()
 
 
 async def test_an_eviction_does_not_wait_for_it(bucket: Bucket, start: Start) -> None:
@@ -137,6 +206,7 @@ async def test_a_medium_that_changes_without_a_write(bucket: Bucket, origin: Ser
             flip(platter, where + 9)
             assert content_digest(blob) == blob.name, "nobody who asks the file system sees it"
             assert blob.stat().st_ctime_ns == before.st_ctime_ns
-            await wait_until(lambda: shelved(node) == [blob.name], within_s=30)
+            await found_bad(node, 1)
+            assert shelved(node) == [blob.name]
             assert (await node.ensure(model)).moved_bytes == MIB
             assert content_digest(blob) == blob.name
