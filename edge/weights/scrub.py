@@ -23,7 +23,7 @@ from edge.weights.slowread import LetGoError
 from edge.wire import calls
 
 #: The first pass begins so long after the start, when all is quieter; earlier where passes are frequent.
-FIRST_S: Final = 600.0
+FIRST_S: Final = 3_600.0
 #: How often it is looked again whether fetches have ended.
 YIELD_S: Final = 0.5
 

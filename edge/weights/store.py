@@ -326,9 +326,8 @@ class Store:
 
     def changed(self) -> bool:
         """Has a blob, or what was set aside, come or gone since this was asked last? By anybody."""
-        shelves = (self.root / "blobs", self.root / "quarantine")
-        blobs_ns, aside_ns = (shelf.lstat().st_mtime_ns for shelf in shelves)
-        before, self._seen_ns = self._seen_ns, (blobs_ns, aside_ns)
+        before = self._seen_ns
+        self._seen_ns = _changed_ns(self.root / "blobs"), _changed_ns(self.root / "quarantine")
         return before != self._seen_ns
 
     def removed(self, keys: Iterable[str]) -> tuple[str, ...]:
@@ -378,6 +377,15 @@ class Store:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _changed_ns(shelf: Path) -> int:
+    """When a shelf changed last; one that somebody removed whole is put up again."""
+    with contextlib.suppress(OSError):
+        if _is_gone(shelf):
+            shelf.mkdir(mode=0o755)
+        return shelf.lstat().st_mtime_ns
+    return 0
 
 
 def _is_gone(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -235,6 +236,18 @@ def test_what_is_unlinked_while_it_is_mapped_lingers_until_the_last_unmap(
     mapped.close()
     assert store.sweep() == ("lingering/1",)
     assert store.sweep() == ()
+
+
+def test_a_shelf_that_somebody_removed_is_put_up_again(store: Store) -> None:
+    blob = ingest(store, b"x" * 5000)
+    assert store.changed()
+    assert not store.changed()
+    shutil.rmtree(store.root / "blobs")
+    assert store.changed()
+    assert store.removed([blob_key(blob)]) == (blob_key(blob),)
+    assert ingest(store, b"x" * 5000) == blob
+    assert store.changed()
+    assert store.removed([blob_key(blob)]) == ()
 
 
 def test_a_bad_chunk_is_set_aside_alone(store: Store) -> None:
