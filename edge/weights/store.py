@@ -383,7 +383,8 @@ def _changed_ns(shelf: Path) -> int:
     """When a shelf changed last; one that somebody removed whole is put up again."""
     with contextlib.suppress(OSError):
         if _is_gone(shelf):
-            shelf.mkdir(mode=0o755)
+            shelf.mkdir()
+            shelf.chmod(0o755)
         return shelf.lstat().st_mtime_ns
     return 0
 
