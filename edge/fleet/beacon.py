@@ -18,7 +18,7 @@ import msgspec
 
 from edge.config import host_port
 from edge.policy.facts import Beacon, ModelBeacon, Rates, WorkerBeacon
-from edge.wire.calls import BeaconNews
+from edge.wire.meshcalls import BeaconNews
 
 MAX_BYTES: Final = 256 * 1024
 MAX_WORKERS: Final = 64

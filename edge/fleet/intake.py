@@ -14,7 +14,7 @@ import msgspec
 
 from edge.fleet.beacon import Bad, NeedWhole, decode_checked, merged
 from edge.policy.facts import Beacon, ModelBeacon, Tier
-from edge.wire.calls import BeaconNews
+from edge.wire.meshcalls import BeaconNews
 
 #: A node with fewer models may lose them all at once without being doubted.
 DOUBT_FROM: Final = 8

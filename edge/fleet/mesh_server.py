@@ -17,7 +17,7 @@ from edge.background import Background
 from edge.errors import EdgeError, Reason, Source
 from edge.fleet.publish import Publisher
 from edge.fleet.tls import named
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
 
@@ -42,7 +42,7 @@ class MeshServer:
         max_calls: int,
         max_links: int,
     ) -> None:
-        self._welcome = calls.Welcome(me, version)
+        self._welcome = meshcalls.Welcome(me, version)
         self._publisher = publisher
         self._on_call = on_call
         self._max_body_bytes = max_body_bytes
@@ -174,9 +174,9 @@ class MeshServer:
             incoming.fail(_forbidden("the certificate names no node"))
             return
         match incoming.head:
-            case calls.Probe():
+            case meshcalls.Probe():
                 incoming.reply(calls.Done())
-            case calls.Subscribe(node):
+            case meshcalls.Subscribe(node):
                 self._greeted(incoming, node)
             case _:
                 self._on_call(incoming)
@@ -195,7 +195,7 @@ class MeshServer:
         self._publisher.subscribe(link)
 
     def _told(self, link: Link, head: calls.Head) -> None:
-        if isinstance(head, calls.Resync):
+        if isinstance(head, meshcalls.Resync):
             self._publisher.resync(link)
 
 

@@ -21,7 +21,7 @@ from edge.fleet.beacon import Bad, NeedWhole
 from edge.fleet.intake import Intake, Stale, Taken, judge
 from edge.policy import health
 from edge.policy.facts import Beacon, Standing
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.dial import Dialer
 from edge.wire.link import Link
 
@@ -92,7 +92,7 @@ class Peer:
         self.rtt_ms: float | None = None
         self.standing: Standing | None = None
         self.linked = False
-        self._me = calls.Subscribe(me, version)
+        self._me = meshcalls.Subscribe(me, version)
         self._mesh = mesh
         self._tls = tls
         self._book = book
@@ -174,7 +174,7 @@ class Peer:
         self._number(link)
         began_ms = clock.now_ms()
         reply = await link.request(self._me, timeout_s=self._mesh.connect_timeout_ms / 1000.0)
-        if not isinstance(reply.head, calls.Welcome) or reply.head.node != self.node:
+        if not isinstance(reply.head, meshcalls.Welcome) or reply.head.node != self.node:
             raise EdgeError(Reason.PROTOCOL, f"{self.node} answered as somebody else", source=Source.UPSTREAM)
         self.version = reply.head.version[:64]
         self._alive_ms = clock.now_ms()
@@ -205,7 +205,7 @@ class Peer:
             if link.in_flight and began_ms - self._rtt_at_ms < RTT_MAX_AGE_MS:
                 continue
             try:
-                await link.request(calls.Probe(), timeout_s=self._mesh.unroutable_ms / 1000.0)
+                await link.request(meshcalls.Probe(), timeout_s=self._mesh.unroutable_ms / 1000.0)
             except EdgeError as error:
                 if error.reason is Reason.DEADLINE:
                     log.info("a peer does not answer", extra={"peer": self.node})
@@ -225,7 +225,7 @@ class Peer:
     # --- beacons
 
     def _event(self, link: Link, head: calls.Head, body: bytes) -> None:
-        if not isinstance(head, calls.BeaconNews):
+        if not isinstance(head, meshcalls.BeaconNews):
             return
         now_ms = self._alive_ms = clock.now_ms()
         self.statistics.received_bytes += len(body)
@@ -256,7 +256,7 @@ class Peer:
         if now_ms - self._resync_ms >= RESYNC_EVERY_MS:
             self._resync_ms = now_ms
             self.statistics.resyncs += 1
-            link.event(calls.Resync())
+            link.event(meshcalls.Resync())
 
     def _quarantine(self, why: str, text: str) -> None:
         counts = self.statistics.quarantined

@@ -17,8 +17,8 @@ from edge import clock
 from edge.fleet.beacon import delta, encode, fitted, tidy
 from edge.fleet.noise import steady, worth_telling
 from edge.policy.facts import Beacon
-from edge.wire.calls import BeaconNews
 from edge.wire.link import Link
+from edge.wire.meshcalls import BeaconNews
 
 #: With so much unread, a subscriber is told nothing more.
 MAX_UNREAD_BYTES: Final = 1024 * 1024

@@ -6,7 +6,6 @@ replaced whole when something changed, and `beacon` what this node tells the oth
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -16,11 +15,10 @@ from edge import clock
 from edge.config import NodeConfig
 from edge.fleet.learned import Learned
 from edge.fleet.own import OwnWorker
-from edge.fleet.view import NodeView, in_flight, states, worker_beacon
+from edge.fleet.view import UNKNOWN_RTT_MS, NodeView, in_flight, states, worker_beacon
 from edge.policy.facts import (
     Beacon,
     Endpoint,
-    Live,
     Mode,
     ModelBeacon,
     Pulse,
@@ -33,9 +31,6 @@ from edge.policy.facts import (
 from edge.wire.calls import FarSource
 
 MAX_COLD_WAIT_MS: Final = 30_000.0
-#: A node that was never probed is taken to be this far.
-UNKNOWN_RTT_MS: Final = 200.0
-MAX_SENT: Final = 4_096
 MAX_FAR_SOURCES: Final = 8
 
 
@@ -84,6 +79,7 @@ class Fleet:
         view = self.nodes.get(beacon.node)
         if view is None:
             view = self.nodes[beacon.node] = NodeView(
+                self.pop,
                 beacon,
                 at_ms,
                 rtt_ms=self._rtts.get(beacon.node),
@@ -97,100 +93,16 @@ class Fleet:
                 self._changed()
         if beacon.draining and view.standing is Standing.GOOD:
             view.standing = Standing.DRAINING
-        self._index(view)
+        view.index()
+        self._stale = True
         if self._heard is not None and len(self.nodes) >= self._heard[0]:
             self._heard[1].set()
-
-    def _index(self, view: NodeView) -> None:
-        """From a beacon to endpoints."""
-        beacon = view.beacon
-        count = len(beacon.workers)
-        while len(view.lives) < count:
-            view.lives.append(Live())
-            view.sent.append(deque(maxlen=MAX_SENT))
-        # A beacon that changed no model keeps the very dict, and most are of that kind.
-        if beacon.models is not view.indexed or len(view.models) != count:
-            view.indexed = beacon.models
-            view.models = [{} for _ in range(count)]
-            view.held = {}
-            for digest, model in beacon.models.items():
-                if model.tier is not Tier.ORIGIN:
-                    view.held[digest] = model.tier
-                for index, on in model.workers.items():
-                    view.models[index][digest] = on
-        self._settle(view)
-
-    def _settle(self, view: NodeView) -> None:
-        """What the newest state shows is no longer unseen; then its endpoints anew."""
-        seen_until_ms = view.at_ms - (view.rtt_ms or 0.0)
-        for live, sent in zip(view.lives, view.sent, strict=True):
-            while sent and sent[0][0] < seen_until_ms:
-                sent.popleft()
-            live.unseen = len(sent)
-            live.unseen_ms = sum(cost for _, cost in sent)
-        self._rebuild(view)
-
-    def _rebuild(self, view: NodeView) -> None:
-        beacon = view.beacon
-        rtt_ms = view.rtt_ms if view.rtt_ms is not None else UNKNOWN_RTT_MS
-        view.endpoints = tuple(
-            [
-                Endpoint(
-                    name=f"{beacon.node}/{index}",
-                    node=beacon.node,
-                    pop=beacon.pop,
-                    region=beacon.region,
-                    here=False,
-                    home=beacon.pop == self.pop,
-                    state=worker.state,
-                    standing=view.standing,
-                    rtt_ms=rtt_ms,
-                    linked=view.linked,
-                    at_ms=view.at_ms,
-                    soft_limit=worker.soft_limit,
-                    hard_limit=worker.hard_limit,
-                    in_flight=worker.in_flight,
-                    queued_ms=worker.queued_ms,
-                    arrivals_per_s=worker.arrivals_per_s,
-                    parallel=max(1.0, worker.parallel),
-                    loader_wait_ms=worker.loader_wait_ms,
-                    capacity_bytes=worker.device_bytes,
-                    used_bytes=worker.used_bytes,
-                    models=view.models[index],
-                    held=view.held,
-                    rates=beacon.rates,
-                    live=view.lives[index],
-                )
-                for index, worker in enumerate(beacon.workers)
-            ]
-        )
-        self._stale = True
 
     def pulse(self, node: str, pulse: Pulse, digest: str, at_ms: float) -> None:
         """The state that came with a reply or a refusal: newer than the last beacon, of one worker only."""
         view = self.nodes.get(node)
-        if view is None or not 0 <= pulse.worker < len(view.beacon.workers):
-            return
-        if (pulse.boot, pulse.seq) < (view.beacon.boot, view.beacon.seq):
-            return
-        old = view.beacon.workers[pulse.worker]
-        worker = msgspec.structs.replace(
-            old, state=pulse.state, in_flight=pulse.in_flight, queued_ms=pulse.queued_ms
-        )
-        workers = list(view.beacon.workers)
-        workers[pulse.worker] = worker
-        view.beacon = msgspec.structs.replace(view.beacon, workers=tuple(workers))
-        view.at_ms = at_ms
-        if pulse.draining and view.standing is Standing.GOOD:
-            view.standing = Standing.DRAINING
-        known = view.models[pulse.worker]
-        if pulse.model is None and digest in known:
-            view.models[pulse.worker] = {key: on for key, on in known.items() if key != digest}
-            view.indexed = None
-        elif pulse.model is not None and (digest not in known or known[digest].eta_ms > 0.0):
-            view.models[pulse.worker] = {**known, digest: pulse.model}
-            view.indexed = None
-        self._settle(view)
+        if view is not None and view.heard(pulse, digest, at_ms):
+            self._stale = True
 
     def linked(self, node: str, up: bool) -> None:
         """The link to a node came up or was lost."""
@@ -198,7 +110,8 @@ class Fleet:
         view = self.nodes.get(node)
         if view is not None and view.linked != up:
             view.linked = up
-            self._rebuild(view)
+            view.rebuild()
+            self._stale = True
             self._changed()
 
     def measured_rtt(self, node: str, rtt_ms: float) -> None:
@@ -207,7 +120,8 @@ class Fleet:
         view = self.nodes.get(node)
         if view is not None:
             view.rtt_ms = rtt_ms
-            self._rebuild(view)
+            view.rebuild()
+            self._stale = True
 
     def standing(self, node: str, standing: Standing) -> None:
         """Whether a node may be chosen."""
@@ -219,7 +133,8 @@ class Fleet:
             standing = Standing.DRAINING
         if view.standing is not standing:
             view.standing = standing
-            self._rebuild(view)
+            view.rebuild()
+            self._stale = True
             self._changed()
 
     def forget(self, node: str) -> None:

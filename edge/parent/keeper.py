@@ -16,7 +16,7 @@ from edge import clock
 from edge.parent.boot import Role
 from edge.parent.child import EXIT_UNFIT
 from edge.parent.life import Life
-from edge.wire import calls
+from edge.wire import treecalls
 from edge.wire.exchange import Incoming
 
 log = logging.getLogger(__name__)
@@ -170,9 +170,9 @@ class Child:
             if life is not None:
                 life.watch(now_ms)
 
-    def state(self) -> calls.ChildState:
+    def state(self) -> treecalls.ChildState:
         """As the operator sees it."""
-        return calls.ChildState(
+        return treecalls.ChildState(
             role=self.role.name, pid=self.pid, up=self.up, exits=self.exits, ready=self.ready
         )
 

@@ -27,7 +27,7 @@ from edge.parent.lease import Signal, Terms
 from edge.parent.life import KILL_WAIT_S
 from edge.parent.restart import Restarts
 from edge.parent.sockets import ListenError, Listeners, claim_run_dir, open_listeners
-from edge.wire import calls
+from edge.wire import calls, treecalls
 from edge.wire.exchange import Incoming
 
 log = logging.getLogger(__name__)
@@ -229,15 +229,15 @@ class Tree:
         """A call of a proxy, of the present one or of one that finishes: an operator asked that one."""
         try:
             match call.head:
-                case calls.Withdraw(drained):
+                case treecalls.Withdraw(drained):
                     told = self._attraction.order(Signal.WITHDRAW, drained=drained)
-                    call.reply(calls.Announcement(told))
-                case calls.Announce():
-                    call.reply(calls.Announcement(self._attraction.order(Signal.ANNOUNCE)))
-                case calls.Restart(roles):
+                    call.reply(treecalls.Announcement(told))
+                case treecalls.Announce():
+                    call.reply(treecalls.Announcement(self._attraction.order(Signal.ANNOUNCE)))
+                case treecalls.Restart(roles):
                     self._restarts.ask(roles)
                     call.reply(calls.Done())
-                case calls.Tree():
+                case treecalls.Tree():
                     call.reply(self._state())
                 case other:
                     problem = f"the parent does not answer {type(other).__name__}"
@@ -245,8 +245,8 @@ class Tree:
         except EdgeError as error:
             call.fail(error)
 
-    def _state(self) -> calls.TreeState:
-        return calls.TreeState(
+    def _state(self) -> treecalls.TreeState:
+        return treecalls.TreeState(
             str(self._attraction),
             [child.state() for child in self._children],
             self._restarts.under_way,

@@ -120,20 +120,12 @@ def guess_of(source: Tier, rates: Rates) -> Guess:
             return Guess(FETCH_FIXED_MS, rates.origin)
 
 
-def estimate(
-    size_bytes: int, seen: Mapping[Tier, Seen], rates: Rates, *, wait_ms: float, load_ms: float
-) -> dict[Tier, float]:
-    """Seconds until a model of this size is on a device, by the source that its weights come from.
+def estimate(fetches_ms: Mapping[Tier, float], *, wait_ms: float, load_ms: float) -> dict[Tier, float]:
+    """Seconds until a model is on a device, by where its weights lie: `fetches_ms` until they are here.
 
     `wait_ms` until the device can begin a load, which passes while weights come; `load_ms` its load.
     """
-    fetches = {
-        source: expect_ms(seen.get(source, Seen()), size_bytes, guess_of(source, rates)) for source in NETWORK
-    }
-    return {
-        source: (max(wait_ms, fetch_ms) + load_ms) / 1000.0
-        for source, fetch_ms in {Tier.DISK: 0.0, **fetches}.items()
-    }
+    return {source: (max(wait_ms, fetch_ms) + load_ms) / 1000.0 for source, fetch_ms in fetches_ms.items()}
 
 
 def error_ratio(expected_ms: float, took_ms: float) -> float:

@@ -19,7 +19,7 @@ from edge.logs import log_to_stderr
 from edge.proxy.admin import Stop
 from edge.proxy.parts import Parts, ProxyBoot
 from edge.proxy.plane import admin_plane
-from edge.wire import calls
+from edge.wire import calls, treecalls
 from edge.wire.link import Link
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class Proxy:
         """Know whether the VIP is announced, and whether the node is drained."""
         while True:
             with contextlib.suppress(EdgeError):
-                tree = await self._ask_parent(calls.Tree())
-                if isinstance(tree, calls.TreeState):
+                tree = await self._ask_parent(treecalls.Tree())
+                if isinstance(tree, treecalls.TreeState):
                     self._parts.announced = tree.announcement == "announced"
                     self._parts.operate.adopt(drained=tree.drained)
             await asyncio.sleep(TREE_S)

@@ -27,8 +27,6 @@ from edge.wire import calls
 
 #: A fetch that is so far has a rate of its own, which is better than what was learned of others.
 TELLING_BYTES: Final = 1 << 20
-
-
 #: Hydrations that are remembered for whoever asks.
 MAX_SCORED: Final = 64
 
@@ -52,6 +50,7 @@ class Estimates:
         *,
         on_scored: Callable[[str, float], None] = lambda source, ratio: None,
         on_failed: Callable[[EdgeError], None] = lambda error: None,
+        now_ms: Callable[[], float] = clock.now_ms,
     ) -> None:
         """`on_scored` hears (source, error as a ratio) of each hydration, `on_failed` why one failed."""
         self.failed = on_failed
@@ -59,6 +58,7 @@ class Estimates:
         self._rates = rates
         self._fetching = fetching
         self._on_scored = on_scored
+        self._now_ms = now_ms
         self._seen: dict[Tier, Seen] = {}
         self._seen_ms: dict[Tier, float] = {}
         #: Fetches that this proxy began, which the store's last word may not know of yet: digest -> bytes.
@@ -79,7 +79,7 @@ class Estimates:
             missing_bytes = under_way.total_bytes - under_way.done_bytes
         shared, guess = self.shared_bytes(digest, missing_bytes), guess_of(source, self._rates())
         expected_ms = expect_ms(self._seen.get(source, Seen()), shared, guess)
-        age_ms = clock.now_ms() - self._seen_ms.get(source, 0.0)
+        age_ms = self._now_ms() - self._seen_ms.get(source, 0.0)
         return doubted_ms(expected_ms, expect_ms(Seen(), shared, guess), age_ms)
 
     def shared_bytes(self, digest: str, own_bytes: int) -> int:
@@ -118,11 +118,12 @@ class Estimates:
         if source in NETWORK and ensured.moved_bytes >= LEAST_BYTES:
             work_bytes = self.shared_bytes(digest, ensured.moved_bytes)
             self._seen[source] = after(self._seen.get(source, Seen()), work_bytes, ensured.hydrate_ms)
-            self._seen_ms[source] = clock.now_ms()
+            self._seen_ms[source] = self._now_ms()
 
-    def per_source(self, size_bytes: int, *, wait_ms: float, load_ms: float) -> dict[str, float]:
-        """Seconds to a device, by source."""
-        found = estimate(size_bytes, self._seen, self._rates(), wait_ms=wait_ms, load_ms=load_ms)
+    def per_source(self, digest: str, size_bytes: int, *, wait_ms: float, load_ms: float) -> dict[str, float]:
+        """Seconds to a device, by source: of the very transfers that `fetch_ms` expects."""
+        fetches_ms = {source: self.fetch_ms(digest, source, size_bytes) for source in (Tier.DISK, *NETWORK)}
+        found = estimate(fetches_ms, wait_ms=wait_ms, load_ms=load_ms)
         return {str(source): round(seconds, 3) for source, seconds in found.items()}
 
     def scored(self, model: str, source: str, expected_ms: float, took_ms: float) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from edge.errors import EdgeError, Reason, Source
+from edge.policy.decision import Chosen, Decision, Queue, Shed, Spill
 from edge.policy.facts import Ask, Live, Snapshot
-from edge.policy.route import Chosen, Decision, Queue, Shed, Spill, decide, explain
+from edge.policy.route import decide, explain
 from edge.proxy.handler import Step, Story
 
 #: Requests that are remembered; the endpoints they saw are shared between them.

@@ -14,8 +14,9 @@ from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.fleet.snapshot import Fleet
 from edge.policy import retry
+from edge.policy.decision import Chosen, Decision, Hydrate, Queue, Serve, Shed, Spill
 from edge.policy.facts import Ask, Live, Snapshot
-from edge.policy.route import Chosen, Decision, Hydrate, Queue, Serve, Shed, Spill, decide
+from edge.policy.route import decide
 from edge.proxy.slots import Slots
 from edge.proxy.upstream import RequestBody, Upstream
 from edge.wire import calls

@@ -14,7 +14,7 @@ from edge.config import Drain
 from edge.errors import EdgeError, Reason
 from edge.fleet.snapshot import Fleet
 from edge.http.server import FrontDoor
-from edge.wire import calls
+from edge.wire import calls, treecalls
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Operate:
                 await asyncio.sleep(self._drain.lame_duck_ms / 1000.0)
                 # Who did not ask meanwhile has not heard it, and would be reset by the next POP.
                 self._front.end_idle()
-            answer = await self._ask_parent(calls.Withdraw(drained=True))
+            answer = await self._ask_parent(treecalls.Withdraw(drained=True))
             self._become(Phase.DRAINED)
         return self._told(answer)
 
@@ -65,7 +65,7 @@ class Operate:
         """Take part again."""
         async with _One(self):
             self._become(Phase.SERVING)
-            answer = await self._ask_parent(calls.Announce())
+            answer = await self._ask_parent(treecalls.Announce())
         return self._told(answer)
 
     def adopt(self, *, drained: bool) -> None:
@@ -76,14 +76,14 @@ class Operate:
 
     async def withdraw(self) -> object:
         """Attract nobody any more; other nodes may still send."""
-        return self._told(await self._ask_parent(calls.Withdraw()))
+        return self._told(await self._ask_parent(treecalls.Withdraw()))
 
     async def announce(self) -> object:
         """Attract clients again. Raises EdgeError for a node that leaves or has left."""
         if self.phase is not Phase.SERVING:
             problem = f"this node is {self.phase}: `popctl undrain` brings it back and announces it"
             raise EdgeError(Reason.DRAINING, problem)
-        return self._told(await self._ask_parent(calls.Announce()))
+        return self._told(await self._ask_parent(treecalls.Announce()))
 
     def _become(self, phase: Phase) -> None:
         if phase is not self.phase:
@@ -95,7 +95,7 @@ class Operate:
         self._changed()
 
     def _told(self, answer: calls.Head) -> object:
-        announcement = answer.announcement if isinstance(answer, calls.Announcement) else "unknown"
+        announcement = answer.announcement if isinstance(answer, treecalls.Announcement) else "unknown"
         return {"schema_version": 1, "phase": str(self.phase), "announcement": announcement}
 
 

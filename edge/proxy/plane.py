@@ -25,7 +25,7 @@ from edge.proxy.modelacts import ModelActs
 from edge.proxy.parts import Parts
 from edge.proxy.report import SCHEMA_VERSION, Report
 from edge.proxy.wishes import MAX_PLACES, read
-from edge.wire import calls
+from edge.wire import calls, treecalls
 
 AskParent = Callable[[calls.Head], Awaitable[calls.Head]]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -189,9 +189,9 @@ class Plane:
         return await self._parts.operate.announce()
 
     async def _restart(self, asked: Asked) -> object:
-        await self._ask_parent(calls.Restart(fields(asked, Restart).roles))
-        tree = await self._ask_parent(calls.Tree())
-        under_way = tree.restarting if isinstance(tree, calls.TreeState) else ()
+        await self._ask_parent(treecalls.Restart(fields(asked, Restart).roles))
+        tree = await self._ask_parent(treecalls.Tree())
+        under_way = tree.restarting if isinstance(tree, treecalls.TreeState) else ()
         return {"schema_version": SCHEMA_VERSION, "restarting": under_way}
 
     # --- models
@@ -225,6 +225,7 @@ class Plane:
         parts, now_ms = self._parts, clock.now_ms()
         return {
             name: parts.estimates.per_source(
+                digest,
                 size_bytes,
                 wait_ms=worker.book.loader_wait_ms(now_ms),
                 load_ms=worker.moves.times.expect_ms(digest, size_bytes),

@@ -14,7 +14,7 @@ from edge.errors import EdgeError
 from edge.policy.facts import Endpoint, Standing, State
 from edge.proxy.parts import Parts
 from edge.proxy.whereabouts import whereabouts
-from edge.wire import calls
+from edge.wire import calls, treecalls
 
 SCHEMA_VERSION: Final = 1
 
@@ -56,8 +56,8 @@ class Report:
             metrics.quarantined.labels("index", "entry").set(weights.index.refused)
             metrics.quarantined.labels("origin", "blob").set(weights.quarantined)
         with contextlib.suppress(EdgeError):
-            tree = await self._ask_parent(calls.Tree())
-            if isinstance(tree, calls.TreeState):
+            tree = await self._ask_parent(treecalls.Tree())
+            if isinstance(tree, treecalls.TreeState):
                 metrics.announced.set(tree.announcement == "announced")
                 for child in tree.children:
                     metrics.exits.labels(child.role).set(child.exits)
@@ -109,7 +109,7 @@ class Report:
         if weights is not None:
             state["weights"] = _whole(weights)
         with contextlib.suppress(EdgeError):
-            state["tree"] = _whole(await self._ask_parent(calls.Tree()))
+            state["tree"] = _whole(await self._ask_parent(treecalls.Tree()))
         return state
 
     async def peers(self) -> object:

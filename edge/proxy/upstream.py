@@ -15,8 +15,8 @@ from edge.errors import EdgeError, Reason, Source
 from edge.fleet.peers import Peer
 from edge.fleet.snapshot import Fleet
 from edge.oip.objects import names_in
+from edge.policy.decision import Chosen
 from edge.policy.facts import Ask, Tier
-from edge.policy.route import Chosen
 from edge.policy.score import FIRST_FLIGHT_BYTES
 from edge.proxy.objects import Asked, Objects
 from edge.proxy.worker import LocalWorker

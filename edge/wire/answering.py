@@ -9,7 +9,7 @@ from typing import Final
 
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import Pulse
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.channel import Channel
 from edge.wire.exchange import Body, Incoming
 from edge.wire.frame import SHARED_BODY_BYTES, Kind, encode
@@ -31,7 +31,7 @@ class Answering(Channel):
 
     def goodbye(self) -> None:
         """Ask the other side to dial again and to open nothing more here; what is under way goes on."""
-        self.event(calls.Goodbye())
+        self.event(meshcalls.Goodbye())
 
     def event(self, head: calls.Head, body: bytes = b"") -> None:
         """Tell the other side something that needs no answer; lost with the link."""

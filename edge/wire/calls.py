@@ -11,6 +11,7 @@ import msgspec
 
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import Pulse
+from edge.wire import meshcalls, treecalls
 from edge.wire.failures import UNREADABLE
 from edge.wire.failures import UpstreamError as UpstreamError
 from edge.wire.failures import decode_failure as decode_failure
@@ -122,46 +123,6 @@ class WorkerState(msgspec.Struct, tag="worker-state", tag_field="op", omit_defau
     queued: int = 0
     executions: int = 0
     models: list[LoadedModel] = msgspec.field(default_factory=list)
-
-
-class Subscribe(msgspec.Struct, tag="subscribe", tag_field="op", omit_defaults=True):
-    """CALL, mesh: who are you, and tell me your beacons on this link from now on. Reply `Welcome`."""
-
-    node: str
-    version: str = ""
-
-
-class Welcome(msgspec.Struct, tag="welcome", tag_field="op", omit_defaults=True):
-    """Answer to `Subscribe`: the node as it names itself. Its beacons follow as `BeaconNews`."""
-
-    node: str
-    version: str = ""
-
-
-class Probe(msgspec.Struct, tag="probe", tag_field="op", omit_defaults=True):
-    """CALL, mesh: are you there? Reply `Done` at once; its time is the round trip."""
-
-
-class BeaconNews(msgspec.Struct, tag="beacon", tag_field="op", omit_defaults=True):
-    """EVENT, mesh. Body: msgpack of `edge.policy.facts.Beacon`.
-
-    `base` 0: whole. Else only what changed since the beacon with that sequence number: `models`,
-    `demand` and `rtts_ms` hold changed entries, `gone` the models that are no longer there.
-    """
-
-    base: int = 0
-    gone: tuple[str, ...] = ()
-
-
-class Resync(msgspec.Struct, tag="resync", tag_field="op", omit_defaults=True):
-    """EVENT, mesh, from the subscriber: I can't use your delta, send a whole beacon."""
-
-
-class Goodbye(msgspec.Struct, tag="goodbye", tag_field="op", omit_defaults=True):
-    """EVENT, from the answering side: open no more exchanges on this link, dial again.
-
-    What is under way on it is still answered.
-    """
 
 
 class Catalogue(msgspec.Struct, tag="catalogue", tag_field="op", omit_defaults=True):
@@ -320,61 +281,6 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=T
     ready: bool = True
 
 
-class Withdraw(msgspec.Struct, tag="withdraw", tag_field="op", omit_defaults=True):
-    """CALL, proxy -> parent: stop attracting traffic until `Announce`. Reply `Announcement`.
-
-    `drained`: the node was drained. Each proxy that starts is told so, until `Announce` ends both.
-    """
-
-    drained: bool = False
-
-
-class Announce(msgspec.Struct, tag="announce", tag_field="op", omit_defaults=True):
-    """CALL, proxy -> parent: attract traffic again. Reply `Announcement`."""
-
-
-class Restart(msgspec.Struct, tag="restart", tag_field="op", omit_defaults=True):
-    """CALL, proxy -> parent: start these children anew, one after another. Reply `Done` at once.
-
-    A proxy is replaced by a new one before the old one stops. Empty: all of them.
-    """
-
-    roles: tuple[str, ...] = ()
-
-
-class Tree(msgspec.Struct, tag="tree", tag_field="op", omit_defaults=True):
-    """CALL, proxy -> parent: how are the children? Reply `TreeState`."""
-
-
-class ChildState(msgspec.Struct, omit_defaults=True):
-    """One child process of the node; `exits` counts how often it died."""
-
-    role: str
-    pid: int
-    up: bool
-    exits: int
-    ready: bool = False
-
-
-class TreeState(msgspec.Struct, tag="tree-state", tag_field="op", omit_defaults=True):
-    """Children, and whether the VIP is announced ("announced", "withdrawn: <why>", "never")."""
-
-    announcement: str
-    children: list[ChildState] = msgspec.field(default_factory=list)
-    #: Roles still to be restarted by a `Restart` that is under way.
-    restarting: tuple[str, ...] = ()
-    #: Why the last `Restart` did not come to its end; empty when it did.
-    restart_problem: str = ""
-    #: The operator drained the node; a proxy that was not asked itself learns it here.
-    drained: bool = False
-
-
-class Announcement(msgspec.Struct, tag="announcement", tag_field="op", omit_defaults=True):
-    """Answer to `Withdraw` and `Announce`."""
-
-    announcement: str
-
-
 Head = (
     Infer
     | Inferred
@@ -384,17 +290,17 @@ Head = (
     | Done
     | Status
     | WorkerState
-    | Subscribe
-    | Welcome
-    | Probe
-    | BeaconNews
-    | Resync
-    | Goodbye
+    | meshcalls.Subscribe
+    | meshcalls.Welcome
+    | meshcalls.Probe
+    | meshcalls.BeaconNews
+    | meshcalls.Resync
+    | meshcalls.Goodbye
     | Inventory
     | InventoryState
     | Drop
     | Pin
-    | Restart
+    | treecalls.Restart
     | Catalogue
     | CatalogueState
     | GetManifest
@@ -406,11 +312,11 @@ Head = (
     | ReleaseObjects
     | WeightsState
     | Heartbeat
-    | Withdraw
-    | Announce
-    | Announcement
-    | Tree
-    | TreeState
+    | treecalls.Withdraw
+    | treecalls.Announce
+    | treecalls.Announcement
+    | treecalls.Tree
+    | treecalls.TreeState
     | Verify
     | Verified
     | Collect

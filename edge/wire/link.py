@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.answering import Answering
 from edge.wire.channel import PAUSE_READING_BYTES, lost
 from edge.wire.exchange import Body, Incoming, Reply
@@ -301,7 +301,7 @@ class Link(Answering):
         except EdgeError:
             self.unknown_events += 1
             return
-        if type(typed) is calls.Goodbye:
+        if type(typed) is meshcalls.Goodbye:
             self._retire()
         elif self._on_event is not None:
             self._on_event(typed, body)

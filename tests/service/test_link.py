@@ -9,7 +9,7 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.policy.facts import OnDevice, Pulse
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.dial import Dialer
 from edge.wire.frame import SHARED_BODY_BYTES, Kind, encode
 from edge.wire.link import Link
@@ -263,9 +263,9 @@ async def test_an_event_that_nobody_knows_is_counted_and_the_link_lives(tmp_path
     ):
         await client.request(INFER, timeout_s=5)
         accepted[0]._send(encode(Kind.EVENT, 0, msgspec.msgpack.encode({"op": "newer-than-we"})))
-        accepted[0].event(calls.Resync(), b"body")
+        accepted[0].event(meshcalls.Resync(), b"body")
         await wait_until(lambda: events)
-        assert events == [(calls.Resync(), b"body")]
+        assert events == [(meshcalls.Resync(), b"body")]
         assert client.unknown_events == 1
         assert (await client.request(INFER, b"x", timeout_s=5)).body == b"x"
 

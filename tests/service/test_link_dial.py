@@ -8,7 +8,7 @@ import pytest
 
 from edge.background import Background
 from edge.errors import EdgeError, Reason
-from edge.wire import calls, sockopt
+from edge.wire import calls, meshcalls, sockopt
 from edge.wire.dial import Dialer
 from edge.wire.frame import SHARED_BODY_BYTES
 from tests.support.links import answerer
@@ -270,9 +270,9 @@ async def test_events_come_with_the_link_that_brought_them(tmp_path):
         dialing(str(tmp_path / "s"), on_event=lambda *told: seen.append(told)) as dialer,
     ):
         link = await dialer.wait_shared(5)
-        there.links[0].event(calls.BeaconNews(base=3), b"beacon")
+        there.links[0].event(meshcalls.BeaconNews(base=3), b"beacon")
         await wait_until(lambda: seen)
-        assert seen == [(link, calls.BeaconNews(base=3), b"beacon")]
+        assert seen == [(link, meshcalls.BeaconNews(base=3), b"beacon")]
 
 
 def options_of(link):

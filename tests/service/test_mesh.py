@@ -10,7 +10,7 @@ from edge.errors import Reason
 from edge.fleet import publish
 from edge.fleet.beacon import MAX_BYTES
 from edge.policy.facts import ModelBeacon, OnDevice, Standing, Tier
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.link import Link
 from tests.support.beacons import digest
 from tests.support.mesh import Pki, Station, mesh, peering, station
@@ -146,7 +146,7 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_buffer_and_catche
             ssl=pki.context("iad-a"),
             server_hostname="fra-a",
         )
-        await link.request(calls.Subscribe("iad-a"), timeout_s=5)
+        await link.request(meshcalls.Subscribe("iad-a"), timeout_s=5)
         await wait_until(lambda: news)
         link.transport.pause_reading()
         other = next(iter(fra.server._names))

@@ -12,7 +12,7 @@ from edge.errors import EdgeError, Reason
 from edge.fleet.beacon import Why
 from edge.fleet.beacon import encode as encoded
 from edge.policy.facts import Standing
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from tests.spec.test_beacon import POISON
 from tests.support.beacons import beacon
 from tests.support.mesh import Evil, Pki, Station, evil, mesh, peering, station
@@ -222,11 +222,11 @@ async def test_a_peer_that_sends_differences_to_nothing_is_asked_for_a_whole_one
     async with evil(pki) as bad, peering(pki, bad.port) as (peer, book):
         await wait_until(lambda: bad.links and peer.linked)
         for seq in range(50, 150):
-            bad.say(encoded(beacon(seq=seq)), calls.BeaconNews(base=seq - 1))
+            bad.say(encoded(beacon(seq=seq)), meshcalls.BeaconNews(base=seq - 1))
         await wait_until(lambda: bad.heard)
         bad.say(encoded(beacon(seq=200)))
         await wait_until(lambda: book.seq() == 200)
-        assert bad.heard == [calls.Resync()]
+        assert bad.heard == [meshcalls.Resync()]
         assert (peer.statistics.resyncs, peer.statistics.quarantined) == (1, {})
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from edge.config import Weights
 from edge.errors import EdgeError, Reason
-from edge.weights.app import EXIT_UNFIT, WeightsBoot
+from edge.weights.app import EXIT_UNFIT
+from edge.weights.parts import WeightsBoot
 from edge.wire import calls
 from edge.wire.link import Link
 from tests.support.blobs import Bucket, Served, blob_file, content_digest

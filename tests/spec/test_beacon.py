@@ -22,7 +22,7 @@ from edge.fleet.beacon import (
     tidy,
 )
 from edge.policy.facts import ModelBeacon, OnDevice, Rates, State, Tier, WorkerBeacon
-from edge.wire.calls import BeaconNews
+from edge.wire.meshcalls import BeaconNews
 from tests.support.beacons import beacon, beacons, digest
 
 NESTED = b"\x81\xa4deep" + b"\x91" * 50_000 + b"\xc0"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import OnDevice, Pulse
-from edge.wire import calls
+from edge.wire import calls, treecalls
 from edge.wire.failures import MAX_MESSAGE_CHARS
 
 
@@ -21,7 +21,7 @@ def test_every_head_survives_the_wire():
         calls.Status(),
         calls.WorkerState("cpu", "CPUExecutionProvider", 1, 0, models=[calls.LoadedModel("d", "m", "1", 5)]),
         calls.Ensured("disk", 0, 1.0),
-        calls.TreeState("announced", [calls.ChildState("proxy", 1, up=True, exits=0)]),
+        treecalls.TreeState("announced", [treecalls.ChildState("proxy", 1, up=True, exits=0)]),
     ]
     for head in heads:
         assert calls.decode_head(calls.encode_head(head)) == head

@@ -97,21 +97,29 @@ def test_a_path_is_shared_fairly(sentence, own, others, expected):
     assert shared_bytes(own, others) == expected, sentence
 
 
-def test_each_source_has_its_seconds_and_a_wait_passes_meanwhile():
-    rates = Rates(region=100_000.0, far=10_000.0, origin=5_000.0)
-    found = estimate(10 * MIB, {Tier.ORIGIN: seen(*LINE)}, rates, wait_ms=0.0, load_ms=50.0)
-    assert list(found) == [Tier.DISK, Tier.REGION, Tier.FAR, Tier.ORIGIN]
-    assert found[Tier.DISK] == 0.05
-    assert found[Tier.REGION] == pytest.approx((REGION_FIXED_MS + 10 * MIB / 100_000.0 + 50) / 1000, rel=0.05)
-    assert found[Tier.FAR] == pytest.approx((FETCH_FIXED_MS + 10 * MIB / 10_000.0 + 50) / 1000, rel=0.05)
-    assert found[Tier.ORIGIN] == pytest.approx(0.350, rel=0.1)
-    later = estimate(10 * MIB, {}, rates, wait_ms=5_000.0, load_ms=50.0)
-    assert set(later.values()) == {5.05}
+@pytest.mark.parametrize(
+    ("sentence", "wait_ms", "seconds"),
+    [
+        ("a fetch, then the load", 0.0, {Tier.DISK: 0.05, Tier.REGION: 0.25, Tier.ORIGIN: 3.05}),
+        ("a wait passes meanwhile", 1_000.0, {Tier.DISK: 1.05, Tier.REGION: 1.05, Tier.ORIGIN: 3.05}),
+    ],
+)
+def test_each_source_has_its_seconds(sentence, wait_ms, seconds):
+    fetches_ms = {Tier.DISK: 0.0, Tier.REGION: 200.0, Tier.ORIGIN: 3_000.0}
+    assert estimate(fetches_ms, wait_ms=wait_ms, load_ms=50.0) == seconds, sentence
 
 
-@pytest.mark.parametrize("source", [Tier.ORIGIN, Tier.DISK])
-def test_what_is_no_better_known_is_the_origin(source):
-    assert guess_of(source, Rates(origin=5.0)) == Guess(FETCH_FIXED_MS, 5.0)
+@pytest.mark.parametrize(
+    ("source", "guess"),
+    [
+        (Tier.REGION, Guess(REGION_FIXED_MS, 3.0)),
+        (Tier.FAR, Guess(FETCH_FIXED_MS, 4.0)),
+        (Tier.ORIGIN, Guess(FETCH_FIXED_MS, 5.0)),
+        (Tier.DISK, Guess(FETCH_FIXED_MS, 5.0)),
+    ],
+)
+def test_each_source_has_its_guess_and_what_is_no_better_known_is_the_origin(source, guess):
+    assert guess_of(source, Rates(region=3.0, far=4.0, origin=5.0)) == guess
 
 
 @pytest.mark.parametrize(

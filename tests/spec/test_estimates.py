@@ -2,6 +2,7 @@
 
 import pytest
 
+from edge.policy.estimate import BELIEVED_MS
 from edge.policy.facts import Rates, Tier
 from edge.proxy.estimates import TELLING_BYTES, Estimates, Scored
 from edge.wire.calls import Ensured, Fetching
@@ -13,10 +14,12 @@ class Node:
     def __init__(self) -> None:
         self.fetching: dict[str, Fetching] = {}
         self.scores: list[tuple[str, float]] = []
+        self.now_ms = 0.0
         self.estimates = Estimates(
             Rates,
             lambda: self.fetching,
             on_scored=lambda source, ratio: self.scores.append((source, ratio)),
+            now_ms=lambda: self.now_ms,
         )
 
     def comes(self, digest: str, done: int, total: int, per_s: float = 0.0) -> None:
@@ -85,6 +88,36 @@ def test_one_that_is_on_its_way_tells_its_own_rate():
     assert node.expect("a", 999) == 2_000.0
     node.comes("a", 9 * MIB, 10 * MIB)
     assert node.expect("a", 999) < node.expect("other", 10), "what has come need not come again"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "idle_ms", "under_way"),
+    [
+        ("just learned", 0.0, {}),
+        ("doubted, as nobody tried for so long", 3 * BELIEVED_MS, {}),
+        ("shared with another", 0.0, {"b": Fetching("b", 0, 10 * MIB)}),
+        ("on its way, at a rate of its own", 0.0, {"a": Fetching("a", 5 * MIB, 10 * MIB, 2.0 * MIB)}),
+    ],
+)
+def test_an_operator_is_told_what_the_router_expects(sentence, idle_ms, under_way):
+    node = Node()
+    for mib in (5, 10, 20) * 4:
+        node.estimates.fetched("x", Ensured("origin", mib * MIB, 3_000.0 * mib))
+    node.now_ms += idle_ms
+    node.fetching = under_way
+    told = node.estimates.per_source("a", 10 * MIB, wait_ms=0.0, load_ms=0.0)
+    assert list(told) == [Tier.DISK, Tier.REGION, Tier.FAR, Tier.ORIGIN]
+    for source, seconds in told.items():
+        assert seconds == round(node.expect("a", 10, Tier(source)) / 1_000.0, 3), (sentence, source)
+
+
+def test_what_was_slow_is_doubted_once_nobody_has_tried_for_a_while():
+    node = Node()
+    for mib in (5, 10, 20) * 4:
+        node.estimates.fetched("x", Ensured("origin", mib * MIB, 3_000.0 * mib))
+    before = node.expect("a", 10)
+    node.now_ms += BELIEVED_MS
+    assert node.expect("a", 10) == before / 2
 
 
 def test_errors_are_told_by_source_and_none_where_nothing_was_expected():

@@ -6,7 +6,7 @@ import pytest
 from edge.fleet.beacon import Bad, NeedWhole, Why, delta, encode
 from edge.fleet.intake import Intake, Stale, Taken, judge
 from edge.policy.facts import ModelBeacon, Tier
-from edge.wire.calls import BeaconNews
+from edge.wire.meshcalls import BeaconNews
 from tests.support.beacons import beacon, digest
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from edge.config import Drain
 from edge.errors import EdgeError, Reason
 from edge.proxy.operate import Operate, Phase
-from edge.wire import calls
+from edge.wire import calls, treecalls
 
 
 class Parent:
@@ -21,7 +21,7 @@ class Parent:
         if self.gone:
             raise EdgeError(Reason.LINK_LOST, "the parent process is gone")
         self.asked.append(call)
-        return calls.Announcement("withdrawn" if isinstance(call, calls.Withdraw) else "announced")
+        return treecalls.Announcement("withdrawn" if isinstance(call, treecalls.Withdraw) else "announced")
 
 
 def operating(parent: Parent) -> tuple[Operate, Any]:
@@ -54,7 +54,7 @@ async def test_what_is_under_way_here_is_not_undone_by_what_the_parent_does_not_
         operate.adopt(drained=False)
         assert (operate.phase, fleet.draining) == (Phase.LAME_DUCK, True)
         await draining
-    assert (operate.phase, parent.asked) == (Phase.DRAINED, [calls.Withdraw(drained=True)])
+    assert (operate.phase, parent.asked) == (Phase.DRAINED, [treecalls.Withdraw(drained=True)])
 
 
 async def test_a_drain_that_the_parent_never_heard_of_ends() -> None:

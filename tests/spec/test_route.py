@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edge.errors import Reason
+from edge.policy.decision import Hydrate, Queue, Serve, Shed, Spill
 from edge.policy.facts import (
     Ask,
     Cold,
@@ -20,7 +21,7 @@ from edge.policy.facts import (
     State,
     Tier,
 )
-from edge.policy.route import Hydrate, Queue, Serve, Shed, Spill, decide, explain
+from edge.policy.route import decide, explain
 from tests.support.routes import DIGEST, FRA, HOME, LOADING, NOW, NRT, ask, at, but, full, world
 
 COLD_HOME = but(HOME, models={})

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.policy.decision import Hydrate, Queue, Serve, Shed, Spill
 from edge.policy.facts import (
     Ask,
     Cold,
@@ -14,7 +15,7 @@ from edge.policy.facts import (
     State,
     Tier,
 )
-from edge.policy.route import Hydrate, Queue, Serve, Shed, Spill, decide, explain
+from edge.policy.route import decide, explain
 from tests.support.routes import DIGEST, LOADING, NOW, WARM, ask, at, world
 
 ENDPOINTS = st.builds(

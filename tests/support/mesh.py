@@ -7,16 +7,16 @@ import ssl
 from pathlib import Path
 
 import msgspec
+from netlab.ca import issue, write_ca
 
 from edge.config import Mesh
 from edge.fleet.mesh_server import MeshServer
 from edge.fleet.peers import Peer
 from edge.fleet.publish import Publisher
 from edge.fleet.tls import tls_context
-from edge.wire import calls
+from edge.wire import calls, meshcalls
 from edge.wire.frame import Kind, encode
 from edge.wire.link import Link
-from netlab.ca import issue, write_ca
 from tests.support.beacons import beacon
 from tests.support.ports import free_port
 
@@ -171,7 +171,9 @@ class Evil:
         self.port = 0
 
     def _call(self, incoming):
-        incoming.reply(calls.Welcome("fra-a") if isinstance(incoming.head, calls.Subscribe) else calls.Done())
+        incoming.reply(
+            meshcalls.Welcome("fra-a") if isinstance(incoming.head, meshcalls.Subscribe) else calls.Done()
+        )
 
     def _make(self):
         return Link(
@@ -185,7 +187,7 @@ class Evil:
     def say(self, body, head=None):
         """One `BeaconNews`, on every link."""
         for link in self.links:
-            link.event(head or calls.BeaconNews(), body)
+            link.event(head or meshcalls.BeaconNews(), body)
 
     def say_frame(self, head, body=b""):
         """An event whose head is any bytes."""

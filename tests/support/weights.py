@@ -14,7 +14,8 @@ from tests.support.blobs import Published
 PROGRAM = """
 import logging, sys
 import msgspec
-from edge.weights.app import WeightsBoot, main
+from edge.weights.app import main
+from edge.weights.parts import WeightsBoot
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 sys.exit(main(msgspec.json.decode(sys.argv[1], type=WeightsBoot)))
 """
