@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from netlab.clock import wait_until
 
 from edge.clock import wall_s
 from edge.config import Index, Mesh, NodeConfig, Public, Weights, Worker
@@ -18,6 +17,7 @@ from edge.parent import sockets
 from edge.parent.boot import BootError, make_caches, plan_roles
 from edge.proxy.app import ProxyBoot
 from edge.weights.parts import WeightsBoot
+from netlab.clock import wait_until
 from tests.support.children import children_of, popctl, proc
 from tests.support.node import ROOT, config_text, open_directory
 from tests.support.ports import free_port

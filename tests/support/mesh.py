@@ -7,7 +7,6 @@ import ssl
 from pathlib import Path
 
 import msgspec
-from netlab.ca import issue, write_ca
 
 from edge.config import Mesh
 from edge.fleet.mesh_server import MeshServer
@@ -17,6 +16,7 @@ from edge.fleet.tls import tls_context
 from edge.wire import calls, meshcalls
 from edge.wire.frame import Kind, encode
 from edge.wire.link import Link
+from netlab.ca import issue, write_ca
 from tests.support.beacons import beacon
 from tests.support.ports import free_port
 

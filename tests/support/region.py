@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from netlab.ca import Ca, issue, write_ca
 
 from edge.config import Index, Weights
 from edge.weights.parts import WeightsBoot
 from edge.weights.tls import Papers
 from edge.wire.link import Link
+from netlab.ca import Ca, issue, write_ca
 from tests.support.redis import Place, RedisServer
 from tests.support.wait import wait_until
 from tests.support.weights import PROGRAM, Running
