@@ -25,6 +25,8 @@ _ERROR_RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STAGES: Final = ("route", "queue", "hydrate", "infer")
 #: Models that have a label of their own in metrics of hydration: each is a dozen series per source.
 MAX_MODEL_LABELS: Final = 256
+#: Functions that have a label of their own as blockers of the event loop; the rest is "other".
+MAX_WHERE_LABELS: Final = 64
 
 
 class Spread:
@@ -220,6 +222,13 @@ class Metrics:
             registry=self.registry,
         )
         self.index_up = Gauge("edge_index_up", "1 while the region's Redis answers.", registry=self.registry)
+        self._blocked = Counter(
+            "edge_loop_blocked",
+            "Times the event loop did not turn for 100 ms and more, by the function it stood in.",
+            ("where",),
+            registry=self.registry,
+        )
+        self._blocked_where: set[str] = set()
         self._stages = tuple(self._per_request.stages[stage].observe for stage in STAGES)
         build = Gauge(
             "edge_build_info", "1; the labels tell.", ("node", "pop", "version"), registry=self.registry
@@ -241,6 +250,14 @@ class Metrics:
     def estimated(self, source: str, error_ratio: float) -> None:
         """How wrong one was expected; `source` is a word of edge.policy.facts.Tier."""
         self._estimate_error.labels(source).observe(error_ratio)
+
+    def blocked(self, where: str) -> None:
+        """The event loop is blocked there, `module:function`. Called by another thread."""
+        if where not in self._blocked_where:
+            if len(self._blocked_where) >= MAX_WHERE_LABELS:
+                where = "other"
+            self._blocked_where.add(where)
+        self._blocked.labels(where).inc()
 
     def decision(self, reason: str) -> None:
         """One decision."""

@@ -17,6 +17,7 @@ import uvloop
 from edge.errors import EdgeError, Reason
 from edge.logs import log_to_stderr
 from edge.proxy.admin import Stop
+from edge.proxy.loopwatch import watching
 from edge.proxy.parts import Parts, ProxyBoot
 from edge.proxy.plane import admin_plane
 from edge.wire import calls, treecalls
@@ -53,6 +54,11 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        with watching(loop, self._parts.metrics.blocked):
+            await self._run(loop)
+        log.info("stopped")
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         parent_socket = socket.socket(fileno=self._boot.parent_fd)
         _, self._parent = await loop.create_connection(
             lambda: Link(on_closed=self._parent_gone), sock=parent_socket
@@ -79,7 +85,6 @@ class Proxy:
             await self._leave(stop_admin)
             for task in running:
                 task.cancel()
-        log.info("stopped")
 
     async def _leave(self, stop_admin: Stop) -> None:
         """Stop taking requests, finish those that run, those of other nodes too."""

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.telemetry import MAX_MODEL_LABELS, Metrics
+from edge.telemetry import MAX_MODEL_LABELS, MAX_WHERE_LABELS, Metrics
 
 NAMES = {
     "edge_announced": {()},
@@ -22,6 +22,7 @@ NAMES = {
     "edge_hydration_seconds": {("model", "source")},
     "edge_in_flight": {("served_by",)},
     "edge_index_up": {()},
+    "edge_loop_blocked": {("where",)},
     "edge_peer_rtt_seconds": {("peer",)},
     "edge_peer_standing": {("peer", "standing")},
     "edge_quarantined": {("source", "why")},
@@ -55,6 +56,7 @@ def scraped():
     metrics.endpoint_up.labels("n/0").set(1)
     metrics.exits.labels("proxy").set(0)
     metrics.forwarded("m", "served")
+    metrics.blocked("edge.proxy.door:Door.answer")
     metrics.peer_age.labels("n-b").set(0.1)
     metrics.peer_rtt.labels("n-b").set(0.1)
     metrics.peer_standing.labels("n-b", "good").set(1)
@@ -78,6 +80,21 @@ def test_names_and_labels_are_frozen():
 
 def test_every_metric_says_what_it_is():
     assert all(family.documentation for family in scraped().values())
+
+
+def test_of_many_functions_that_block_the_loop_the_last_share_a_label():
+    metrics = Metrics(node="n", pop="p", version="1")
+    for number in range(MAX_WHERE_LABELS + 10):
+        metrics.blocked(f"m:f{number}")
+    metrics.blocked("m:f0")
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    counts = {
+        sample.labels["where"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "edge_loop_blocked_total"
+    }
+    assert (len(counts), counts["m:f0"], counts["other"]) == (MAX_WHERE_LABELS + 1, 2.0, 10.0)
 
 
 def test_models_of_a_large_catalogue_share_a_label():
