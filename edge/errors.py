@@ -52,6 +52,7 @@ class Reason(StrEnum):
     REGION = "region-unavailable"
     COLD_REFUSED = "cold-refused"
     DRAINING = "draining"
+    LAST_ONE = "last-one"
     NO_CATALOGUE = "no-catalogue"
     NO_MEMORY = "no-memory"
     NO_SPACE = "no-space"
@@ -101,6 +102,7 @@ STATUS: Final[dict[Reason, int]] = {
     Reason.REGION: 503,
     Reason.COLD_REFUSED: 503,
     Reason.DRAINING: 503,
+    Reason.LAST_ONE: 503,
     Reason.NO_CATALOGUE: 503,
     Reason.NO_MEMORY: 503,
     Reason.NO_SPACE: 503,

@@ -14,6 +14,7 @@ from edge.parent.announce import AnnounceError, Announcer
 from edge.parent.guard import Guard
 from edge.parent.held import Held
 from edge.parent.lease import Do, Lease, Proxy, Signal, State, Terms
+from edge.policy.others import Others
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ class Attraction:
         self._renewed_ms: float | None = None
         self._fault = ""
         if announcer is not None and held.held:
-            self._obey(Signal.WITHDRAW)
+            self._obey(Signal.WITHDRAW if held.withdrawn else Signal.DRAIN)
 
     def __str__(self) -> str:
-        """ "announced", "never", "withdrawn: <why>", "lapsing: <why>" or "faulty: <what>"."""
+        """ "announced", "never", "withdrawn: <why>" and the like, or "faulty: <what>"."""
         return f"faulty: {self._fault}" if self._fault else str(self._lease)
 
     @property
@@ -51,7 +52,7 @@ class Attraction:
     @property
     def announced(self) -> bool:
         """True while clients may be coming because of us."""
-        return self._lease.state in (State.ANNOUNCED, State.LAPSING)
+        return self._lease.state in (State.ANNOUNCED, State.LAPSING, State.LAST)
 
     async def keep(self) -> None:
         """Look and renew until cancelled."""
@@ -64,9 +65,9 @@ class Attraction:
         """A proxy was started."""
         self._proxy = lease.born(self._proxy, clock.now_ms())
 
-    def proxy_beat(self, *, ready: bool) -> None:
-        """It spoke."""
-        self._proxy = lease.beat(self._proxy, clock.now_ms(), ready=ready)
+    def proxy_beat(self, *, ready: bool, others: Others) -> None:
+        """It spoke; `others` is what it knows of other nodes that announce."""
+        self._proxy = lease.beat(self._proxy, clock.now_ms(), ready=ready, others=others)
         if self._lease.state is not State.ANNOUNCED:
             self._look()
 
@@ -88,6 +89,7 @@ class Attraction:
         """
         if signal is Signal.WITHDRAW:
             self._held.hold(drained=drained)
+            signal = Signal.DRAIN if drained else signal
         elif signal is Signal.ANNOUNCE:
             self._held.release()
         if self._announcer is not None:
@@ -97,8 +99,9 @@ class Attraction:
 
     def _look(self) -> None:
         if self._announcer is not None:
-            now_ms = clock.now_ms()
-            self._obey(lease.read(self._proxy, self._terms, self._renewed_ms, now_ms))
+            now_ms, held = clock.now_ms(), self._held
+            drained = held.drained and not held.withdrawn
+            self._obey(lease.read(self._proxy, self._terms, self._renewed_ms, now_ms, drained=drained))
 
     def _obey(self, signal: Signal) -> None:
         before = self._lease

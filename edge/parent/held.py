@@ -17,30 +17,38 @@ DRAINED: Final = "drained"
 
 
 class Held:
-    """Is this node withdrawn by its operator, and is that because it was drained?"""
+    """Is this node withdrawn by its operator, drained, or both?
+
+    `withdrawn` is an order of its own: who is only drained comes back where nobody else is left.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self.drained = self._is_there(DRAINED)
-        self.held = self.drained or self._is_there(WITHDRAWN)
+        self.withdrawn = self._is_there(WITHDRAWN)
+
+    @property
+    def held(self) -> bool:
+        """True while it is withdrawn, for whichever reason."""
+        return self.withdrawn or self.drained
 
     def hold(self, *, drained: bool) -> None:
         """Remember it; what can't be written is held as long as the parent lives.
 
         A drained node that is withdrawn once more is still drained.
         """
-        self.held = True
-        self.drained = self.drained or drained
+        if drained:
+            self.drained, name, until = True, DRAINED, "undrain"
+        else:
+            self.withdrawn, name, until = True, WITHDRAWN, "announce"
         try:
-            (self._run_dir / WITHDRAWN).write_text("by the operator, until `popctl announce`\n")
-            if drained:
-                (self._run_dir / DRAINED).write_text("by the operator, until `popctl undrain`\n")
+            (self._run_dir / name).write_text(f"by the operator, until `popctl {until}`\n")
         except OSError as error:
             log.warning("withdrawn, but not over a restart", extra={"problem": str(error)})
 
     def release(self) -> None:
         """Forget it."""
-        self.held = self.drained = False
+        self.withdrawn = self.drained = False
         try:
             for name in (DRAINED, WITHDRAWN):
                 (self._run_dir / name).unlink(missing_ok=True)

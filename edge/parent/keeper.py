@@ -16,6 +16,7 @@ from edge import clock
 from edge.parent.boot import Role
 from edge.parent.child import EXIT_UNFIT
 from edge.parent.life import Life
+from edge.policy.others import Others
 from edge.wire import treecalls
 from edge.wire.exchange import Incoming
 
@@ -110,6 +111,11 @@ class Child:
     def ready(self) -> bool:
         """What its last heartbeat said."""
         return self._life is not None and self._life.ready
+
+    @property
+    def others(self) -> Others:
+        """What its last heartbeat said of other nodes that announce."""
+        return self._life.others if self._life is not None else Others.UNKNOWN
 
     async def keep(self) -> None:
         """Start it again and again, with backoff. Raises UnfitError when that can't help."""

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from edge import clock
 from edge.parent.boot import Role, envelope
+from edge.policy.others import Others
 from edge.wire import calls
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
@@ -50,7 +51,8 @@ class Owner(Protocol):
 class Life:
     """One process; `run` returns once it is gone.
 
-    `settled` is set when it was ready for the first time or is gone, `over` when it is gone.
+    `settled` is set when it was ready for the first time or is gone, `over` when it is gone. `others` is
+    what a proxy knows of other nodes that announce.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Life:
         self.pid = 0
         self.up = False
         self.ready = False
+        self.others = Others.UNKNOWN
         self.status = EXIT_FAILED
         self.born_ms = clock.now_ms()
         self.settled = asyncio.Event()
@@ -199,7 +202,7 @@ class Life:
             if self._beat_ms is None and self._said is not None:
                 self._signal(self._said)
             self._beat_ms = clock.now_ms()
-            self.ready = head.ready
+            self.ready, self.others = head.ready, head.others
             if head.ready:
                 self.settled.set()
             self._owner.spoke(self)

@@ -163,7 +163,7 @@ class Tree:
     def on_beat(self, child: Child) -> None:
         """A child spoke."""
         if child.role.role == "proxy":
-            self._attraction.proxy_beat(ready=child.ready)
+            self._attraction.proxy_beat(ready=child.ready, others=child.others)
         if not self._ready and not self._stop.is_set() and all(child.ready for child in self._children):
             self._ready = True
             log.info("ready")

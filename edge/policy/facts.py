@@ -127,6 +127,7 @@ class Beacon(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `demand` is requests per second at this node's own front door by model digest, `rtts_ms` its
     measured round trips to other nodes by name, `blobs` the host:port of its blob server.
+    `announced`: it attracts clients by right, and not only because nobody else does.
     """
 
     node: str

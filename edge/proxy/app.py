@@ -108,9 +108,11 @@ class Proxy:
             self._stop.set()
 
     async def _heartbeat(self) -> None:
-        """Tell the parent that this loop turns, and whether the front door is open."""
+        """Tell the parent that this loop turns, whether the front door is open, and who else announces."""
         while self._parent is not None and not self._parent.closed:
-            self._parent.event(calls.Heartbeat(ready=self._open.is_set()))
+            others = self._parts.company.announces()
+            self._parts.operate.heard(others)
+            self._parent.event(calls.Heartbeat(ready=self._open.is_set(), others=others))
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _watch_tree(self) -> None:
@@ -119,7 +121,7 @@ class Proxy:
             with contextlib.suppress(EdgeError):
                 tree = await self._ask_parent(treecalls.Tree())
                 if isinstance(tree, treecalls.TreeState):
-                    self._parts.announced = tree.announcement == "announced"
+                    self._parts.heard_announcement(tree.announcement)
                     self._parts.operate.adopt(drained=tree.drained)
             await asyncio.sleep(TREE_S)
 
@@ -140,7 +142,7 @@ class Proxy:
         listeners = [socket.socket(fileno=fd) for fd in self._boot.public_fds]
         self._open.set()
         if self._parent is not None:
-            self._parent.event(calls.Heartbeat(ready=True))
+            self._parent.event(calls.Heartbeat(ready=True, others=self._parts.company.announces()))
         log.info("serving", extra={"listen": list(self._config.public.listen), "version": parts.version})
         await parts.front.serve(listeners)
 

@@ -59,7 +59,9 @@ class Door:
         metrics: Metrics,
         random: Random,
         log_request: RequestLog | None,
+        last_one: Callable[[], bool],
     ) -> None:
+        """`last_one`: this node is drained, and clients come only because no other node announces."""
         self._pop = pop
         self._who_am_i = f"pop: {pop}\nnode: {node}\nregion: {region}\n"
         self._public = public
@@ -83,6 +85,7 @@ class Door:
         self._metrics = metrics
         self._random = random
         self._log_request = log_request
+        self._last_one = last_one
         boot = f"{random.getrandbits(40):010x}"
         self._fresh_ids = (f"{node}-{boot}-{count:x}" for count in itertools.count(1))
 
@@ -138,6 +141,10 @@ class Door:
         try:
             only(request, "POST")
             self._refuse_loops(request)
+            if self._last_one():
+                raise EdgeError(
+                    Reason.LAST_ONE, "this node is drained, and no other one announces the address: try later"
+                )
             key = self._keys.admit(request.headers.get("authorization"), Role.INFER)
             found = self._models.resolve(model, version)
             version = found.version

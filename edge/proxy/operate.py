@@ -1,8 +1,9 @@
 """Leaving and coming back, as an operator or the parent asks for it.
 
 Drain: other nodes send nothing new, answers say Connection: close for the length of the lame
-duck, then idle connections end and the address is withdrawn. What runs is never cut here. The
-parent owns the announcement and the processes; this only asks it.
+duck, then idle connections end and the address is withdrawn. What runs is never cut here. Where no
+other node announces, the parent announces a drained one again: it refuses what is new, and says why.
+The parent owns the announcement and the processes; this only asks it.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from edge.config import Drain
 from edge.errors import EdgeError, Reason
 from edge.fleet.snapshot import Fleet
 from edge.http.server import FrontDoor
+from edge.policy.others import Others
 from edge.wire import calls, treecalls
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class Phase(StrEnum):
 
 
 class Operate:
-    """The node's phase. One change at a time."""
+    """The node's phase. One change at a time. `on_announcement` hears what the parent answers."""
 
     def __init__(
         self,
@@ -40,13 +42,18 @@ class Operate:
         drain: Drain,
         ask_parent: AskParent,
         changed: Callable[[], None],
+        on_announcement: Callable[[str], None],
     ) -> None:
         self.phase = Phase.SERVING
+        #: Drained, and nobody else attracts clients: they may be here because there is no other place.
+        self.last_one = False
         self._fleet = fleet
         self._front = front
         self._drain = drain
         self._ask_parent = ask_parent
         self._changed = changed
+        self._on_announcement = on_announcement
+        self._others = Others.UNKNOWN
         self._busy = False
 
     async def drain(self) -> object:
@@ -74,6 +81,12 @@ class Operate:
         if not self._busy and phase is not self.phase:
             self._become(phase)
 
+    def heard(self, others: Others) -> None:
+        """What is known now of other nodes that announce; not to know changes nothing."""
+        self._others = others
+        drained = self.phase is Phase.DRAINED
+        self.last_one = drained and (others is Others.NOBODY or (others is Others.UNKNOWN and self.last_one))
+
     async def withdraw(self) -> object:
         """Attract nobody any more; other nodes may still send."""
         return self._told(await self._ask_parent(treecalls.Withdraw()))
@@ -89,13 +102,17 @@ class Operate:
         if phase is not self.phase:
             log.info("phase", extra={"phase": str(phase), "before": str(self.phase)})
         self.phase = phase
+        self.heard(self._others)
         self._fleet.draining = phase is not Phase.SERVING
         self._front.lame_duck = phase is not Phase.SERVING
         self._fleet.touched()
         self._changed()
 
     def _told(self, answer: calls.Head) -> object:
-        announcement = answer.announcement if isinstance(answer, treecalls.Announcement) else "unknown"
+        announcement = "unknown"
+        if isinstance(answer, treecalls.Announcement):
+            announcement = answer.announcement
+            self._on_announcement(announcement)
         return {"schema_version": 1, "phase": str(self.phase), "announcement": announcement}
 
 

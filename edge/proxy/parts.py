@@ -27,6 +27,7 @@ from edge.http.server import FrontDoor
 from edge.policy.facts import Beacon, Tier
 from edge.policy.score import nearest_source, regions_holding
 from edge.proxy.acts import Acts
+from edge.proxy.company import Company
 from edge.proxy.door import Door
 from edge.proxy.elsewhere import Elsewhere
 from edge.proxy.estimates import Estimates
@@ -169,7 +170,10 @@ class Parts:
             drain=config.drain,
             ask_parent=ask_parent,
             changed=self.publisher.changed,
+            on_announcement=self.heard_announcement,
         )
+        # Who attracts nobody by its own doing comes back by none.
+        self.company = Company(self.fleet, self.peers if config.announce else None, config.mesh)
         self.operate.adopt(drained=boot.drained)
 
     # --- parts
@@ -197,6 +201,7 @@ class Parts:
             metrics=self.metrics,
             random=random.SystemRandom(),
             log_request=_log_request,
+            last_one=lambda: self.operate.last_one,
         )
 
     def _add_workers(self) -> None:
@@ -285,6 +290,13 @@ class Parts:
                 worker.moves.expect_fetches()
         self.fleet.touched()
         self.publisher.changed()
+
+    def heard_announcement(self, announcement: str) -> None:
+        """What the parent says of the VIP; one that is announced as the last one is so by no right."""
+        announced = announcement == "announced"
+        if announced is not self.announced:
+            self.announced = announced
+            self.publisher.changed()
 
     def make_beacon(self, seq: int) -> Beacon:
         """What this node tells the others now."""

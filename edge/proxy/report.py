@@ -58,7 +58,7 @@ class Report:
         with contextlib.suppress(EdgeError):
             tree = await self._ask_parent(treecalls.Tree())
             if isinstance(tree, treecalls.TreeState):
-                metrics.announced.set(tree.announcement == "announced")
+                metrics.announced.set(tree.announcement.startswith("announced"))
                 for child in tree.children:
                     metrics.exits.labels(child.role).set(child.exits)
         return metrics.exposition()

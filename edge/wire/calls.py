@@ -11,6 +11,7 @@ import msgspec
 
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import Pulse
+from edge.policy.others import Others
 from edge.wire import meshcalls, treecalls
 from edge.wire.failures import UNREADABLE
 from edge.wire.failures import UpstreamError as UpstreamError
@@ -276,9 +277,13 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="op", omit_defaults=True):
-    """EVENT, child -> parent: my event loop turns. `ready` once it can do its work."""
+    """EVENT, child -> parent: my event loop turns. `ready` once it can do its work.
+
+    `others`: whether another node attracts clients, as far as a proxy knows.
+    """
 
     ready: bool = True
+    others: Others = Others.UNKNOWN
 
 
 Head = (

@@ -187,7 +187,7 @@ def test_a_drained_node_that_is_started_again_is_still_drained():
         with started_again(namespace, node):
             assert (node.state["phase"], node.state["tree"]["announcement"]) == (
                 "drained",
-                "withdrawn: by the operator",
+                "withdrawn: drained by the operator",
             )
             watch.stays_away(1000)
             assert node.admin("/edge/undrain", method="POST").json["phase"] == "serving"

@@ -20,10 +20,13 @@ from edge.parent.lease import (
     read,
     replaced,
 )
+from edge.policy.others import Others
 
 TERMS = Terms(lease_ms=2000.0, heartbeat_max_age_ms=700.0, trial_ms=10_000.0)
 NEVER, ANNOUNCED, LAPSING = State.NEVER, State.ANNOUNCED, State.LAPSING
 WITHDRAWN, HELD, STOPPED = State.WITHDRAWN, State.HELD, State.STOPPED
+DRAINED, LAST = State.DRAINED, State.LAST
+SOMEBODY, NOBODY, UNKNOWN = Others.SOMEBODY, Others.NOBODY, Others.UNKNOWN
 WELL = Proxy(born_ms=0.0, beat_ms=100_000.0, ready=True)
 
 MOVES = [
@@ -62,6 +65,31 @@ MOVES = [
     ("the operator withdraws twice", HELD, Signal.WITHDRAW, HELD, Do.DELETE),
     ("the operator lets go, health decides", HELD, Signal.ANNOUNCE, WITHDRAWN, Do.NOTHING),
     ("a stop while held", HELD, Signal.STOP, STOPPED, Do.DELETE),
+    ("a drain before the first announcement", NEVER, Signal.DRAIN, DRAINED, Do.DELETE),
+    ("a drain deletes at once", ANNOUNCED, Signal.DRAIN, DRAINED, Do.DELETE),
+    ("a drain while lapsing", LAPSING, Signal.DRAIN, DRAINED, Do.DELETE),
+    ("a sick node is drained", WITHDRAWN, Signal.DRAIN, DRAINED, Do.DELETE),
+    ("a drain does not loosen a withdrawal", HELD, Signal.DRAIN, HELD, Do.NOTHING),
+    ("health does not end a drain", DRAINED, Signal.FRESH, DRAINED, Do.NOTHING),
+    ("drained, and others announce", DRAINED, Signal.DRAIN, DRAINED, Do.NOTHING),
+    ("drained, and others may announce", DRAINED, Signal.UNSURE, DRAINED, Do.NOTHING),
+    ("drained, and nobody is left", DRAINED, Signal.NEEDED, LAST, Do.RENEW),
+    ("on trial, and nobody is left", WITHDRAWN, Signal.NEEDED, LAST, Do.RENEW),
+    ("on trial, and others may announce", WITHDRAWN, Signal.UNSURE, WITHDRAWN, Do.NOTHING),
+    ("who is withdrawn by order is not asked", HELD, Signal.NEEDED, HELD, Do.NOTHING),
+    ("a withdrawal on top of a drain", DRAINED, Signal.WITHDRAW, HELD, Do.DELETE),
+    ("the end of a drain: health decides", DRAINED, Signal.ANNOUNCE, WITHDRAWN, Do.NOTHING),
+    ("a stop while drained", DRAINED, Signal.STOP, STOPPED, Do.DELETE),
+    ("the last one renews", LAST, Signal.NEEDED, LAST, Do.RENEW),
+    ("and stays when it hears nobody any more", LAST, Signal.UNSURE, LAST, Do.RENEW),
+    ("another one announces: drained again", LAST, Signal.DRAIN, DRAINED, Do.DELETE),
+    ("another one announces: on trial again", LAST, Signal.ON_TRIAL, WITHDRAWN, Do.DELETE),
+    ("the last one is taken back, or its trial is over", LAST, Signal.FRESH, ANNOUNCED, Do.RENEW),
+    ("its proxy may come back within the lease", LAST, Signal.DOWN, LAST, Do.NOTHING),
+    ("its heartbeat is late", LAST, Signal.STALE, LAST, Do.NOTHING),
+    ("and does not come", LAST, Signal.OVERDUE, WITHDRAWN, Do.DELETE),
+    ("the operator withdraws even the last one", LAST, Signal.WITHDRAW, HELD, Do.DELETE),
+    ("a stop of the last one", LAST, Signal.STOP, STOPPED, Do.DELETE),
     ("nothing starts a stopped lease", STOPPED, Signal.FRESH, STOPPED, Do.NOTHING),
     ("not even the operator", STOPPED, Signal.ANNOUNCE, STOPPED, Do.NOTHING),
 ]
@@ -102,7 +130,7 @@ def _lives(*steps: tuple[str, float]) -> Proxy:
         if what == "born":
             proxy = born(proxy, now)
         elif what == "beat":
-            proxy = beat(proxy, now, ready=True)
+            proxy = beat(proxy, now, ready=True, others=SOMEBODY)
         else:
             proxy = exited(proxy, now, TERMS)
     return proxy
@@ -174,6 +202,55 @@ def test_trials(sentence, steps, now, signal):
     assert read(_lives(*steps), TERMS, None, now) is signal, sentence
 
 
+ON_TRIAL = WELL._replace(on_trial=True, born_ms=95_000.0, others=SOMEBODY)
+ALONE = {"others": NOBODY, "alone_since_ms": 98_900.0}
+#: At 100 000 ms, renewed 300 ms ago.
+ALONE_OR_NOT = [
+    ("drained, somebody else announces", WELL._replace(others=SOMEBODY), True, Signal.DRAIN),
+    ("drained, and nothing is known of others", WELL, True, Signal.UNSURE),
+    ("drained, and nobody for a second", WELL._replace(**ALONE), True, Signal.NEEDED),
+    (
+        "a proxy of another node may only be starting",
+        WELL._replace(others=NOBODY, alone_since_ms=99_001.0),
+        True,
+        Signal.UNSURE,
+    ),
+    ("who is not ready is no help", WELL._replace(ready=False, **ALONE), True, Signal.UNREADY),
+    ("nor who is late", WELL._replace(beat_ms=99_000.0, **ALONE), True, Signal.STALE),
+    ("drained and dead", exited(WELL, 99_900.0, TERMS), True, Signal.DOWN),
+    ("drained and silent for the whole lease", WELL._replace(beat_ms=98_000.0), True, Signal.DRAIN),
+    ("a healthy one does not ask", WELL._replace(**ALONE), False, Signal.FRESH),
+    ("on trial, somebody else announces", ON_TRIAL, False, Signal.ON_TRIAL),
+    ("on trial, and nobody for a second", ON_TRIAL._replace(**ALONE), False, Signal.NEEDED),
+    ("on trial and not ready", ON_TRIAL._replace(ready=False, **ALONE), False, Signal.ON_TRIAL),
+    ("drained and on trial", ON_TRIAL, True, Signal.DRAIN),
+]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "proxy", "drained", "signal"), ALONE_OR_NOT, ids=[row[0] for row in ALONE_OR_NOT]
+)
+def test_reading_one_that_should_be_away(sentence, proxy, drained, signal):
+    assert read(proxy, TERMS, 99_700.0, 100_000.0, drained=drained) is signal, sentence
+
+
+SINCE = [
+    ("since the first word of nobody", [NOBODY, NOBODY], 1_000.0),
+    ("not since a word of somebody", [NOBODY, SOMEBODY], None),
+    ("nor since one does not know", [NOBODY, UNKNOWN], None),
+    ("then it counts anew", [NOBODY, UNKNOWN, NOBODY], 3_000.0),
+]
+
+
+@pytest.mark.parametrize(("sentence", "words", "since"), SINCE, ids=[row[0] for row in SINCE])
+def test_since_when_nobody_else_announces(sentence, words, since):
+    proxy = born(Proxy(), 0.0)
+    for number, others in enumerate(words, 1):
+        proxy = beat(proxy, number * 1_000.0, ready=True, others=others)
+    assert proxy.alone_since_ms == since, sentence
+    assert exited(proxy, 9_000.0, TERMS).alone_since_ms is None, "the next one asks for itself"
+
+
 REPLACEMENTS = [
     (
         "a planned replacement is fresh at once",
@@ -185,7 +262,7 @@ REPLACEMENTS = [
     ("and not for longer than its own heartbeat", WELL, (99_000.0, 100_100.0), 100_900.0, Signal.STALE),
     (
         "it does not end a trial by being new",
-        _lives(("born", 0), ("exit", 1000), ("born", 1050), ("exit", 2000), ("born", 2100)),
+        _lives(("born", 0), ("exit", 1000), ("born", 1050), ("exit", 2000), ("born", 2100), ("beat", 9000)),
         (11_000.0, 12_050.0),
         12_200.0,
         Signal.ON_TRIAL,
@@ -214,12 +291,15 @@ def test_a_successor_is_judged_by_its_own_heartbeat():
     assert read(proxy, TERMS, 50_000.0, 50_100.0) is Signal.DOWN
 
 
+WELL_SIGNALS = (Signal.FRESH, Signal.NEEDED, Signal.UNSURE)
 WORDS = [
     (Lease(), "never"),
     (Lease(ANNOUNCED), "announced"),
     (Lease(LAPSING, str(Signal.DOWN)), "lapsing: no heartbeat from a running proxy"),
     (Lease(HELD, str(Signal.WITHDRAW)), "withdrawn: by the operator"),
     (Lease(WITHDRAWN, str(Signal.ON_TRIAL)), "withdrawn: the proxy exited twice within its trial"),
+    (Lease(DRAINED, str(Signal.DRAIN)), "withdrawn: drained by the operator"),
+    (Lease(LAST, str(Signal.NEEDED)), "announced as the last one: no other node announces"),
 ]
 
 
@@ -230,12 +310,12 @@ def test_the_operators_words(lease, words):
 
 @given(st.lists(st.sampled_from(list(Signal)), max_size=40))
 def test_only_health_announces_and_withdrawals_hold(signals):
-    """Whatever comes in whatever order: RENEW only on FRESH; after WITHDRAW none until ANNOUNCE."""
+    """Whatever comes in whatever order: RENEW only for one that is well; after WITHDRAW none until ANNOUNCE."""
     lease, held = Lease(), False
     for signal in signals:
         lease, do = after(lease, signal)
         held = {Signal.WITHDRAW: True, Signal.ANNOUNCE: False}.get(signal, held)
-        assert do is not Do.RENEW or (signal is Signal.FRESH and not held)
+        assert do is not Do.RENEW or (signal in WELL_SIGNALS and not held)
         assert (lease.state is ANNOUNCED) <= (lease.why == "")
 
 
