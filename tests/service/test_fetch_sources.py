@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.policy import fetch_plan
 from edge.policy.fetch_plan import DRIP_MS, HEDGES
 from edge.weights.chunks import Chunk, Got, Run
 from edge.weights.fetch import Choice, Limits, Meter, Ranges, fetch_blob
@@ -215,6 +216,19 @@ def test_one_to_which_bytes_come_is_waited_for_though_it_has_no_chunk_yet(
         leader.here = len(BLOB.chunks)
         work.result(10)
     assert not origin.starts
+
+
+def test_one_that_only_talks_is_left_for_the_origin(
+    store: Store, choice: Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Talks(Growing):
+        def range(self, path: str, start: int, end: int, *, object_bytes: int) -> Iterator[bytes]:
+            self.came_bytes += 1
+            return super().range(path, start, end, object_bytes=object_bytes)
+
+    monkeypatch.setattr(fetch_plan, "TALK_MS", 500.0)
+    meter = fetch(store, choice, {A: Talks(), ORIGIN: Memory(CONTENT)})
+    assert meter.moved.by[Kind.ORIGIN] == len(CONTENT)
 
 
 def test_one_that_dies_while_it_downloads_is_left_at_once(store: Store, choice: Choice) -> None:
