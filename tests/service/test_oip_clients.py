@@ -4,6 +4,7 @@ tritonclient writes requests and reads answers with its own code; so does the KS
 """
 
 import asyncio
+import functools
 import gzip
 import json
 import warnings
@@ -23,9 +24,17 @@ from edge.oip.response import encode_infer
 
 with warnings.catch_warnings():  # theirs: deprecations at import, nothing we could change
     warnings.simplefilter("ignore")
-    import kserve
     from tritonclient import http as triton
     from tritonclient.http import _utils as triton_utils
+
+
+@functools.cache
+def kserve() -> Any:
+    """Pandas and more come with it, a second and a half: only those pay who ask it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import kserve as client
+    return client
 
 
 class Spec(NamedTuple):
@@ -137,10 +146,10 @@ def test_tritonclient_reads_compressed_and_plain_answers(encoding: str, min_byte
 
 
 def kserve_request(datatype: str, array: np.ndarray[Any, Any], *, binary: bool) -> tuple[bytes, int | None]:
-    tensor = kserve.InferInput("t", list(array.shape), datatype)
+    tensor = kserve().InferInput("t", list(array.shape), datatype)
     tensor.set_data_from_numpy(array, binary_data=binary)
     parameters = {"binary_data_output": True} if binary else None
-    body, json_bytes = kserve.InferRequest("m", [tensor], parameters=parameters).to_rest()
+    body, json_bytes = kserve().InferRequest("m", [tensor], parameters=parameters).to_rest()
     return (json.dumps(body).encode() if isinstance(body, dict) else body), json_bytes
 
 
@@ -156,7 +165,7 @@ def test_kserve_gets_back_what_it_sent(datatype: str, binary: bool) -> None:
     assert request.inputs[0].array.tolist() == array.tolist()
     assert request.id
     answer, answer_json_bytes = echo(request)
-    response = kserve.InferResponse.from_bytes(
+    response = kserve().InferResponse.from_bytes(
         answer, len(answer) if answer_json_bytes is None else answer_json_bytes
     )
     assert (response.id, response.model_name) == (request.id, "m")
@@ -166,7 +175,7 @@ def test_kserve_gets_back_what_it_sent(datatype: str, binary: bool) -> None:
     else:
         np.testing.assert_array_equal(back, array)
     if answer_json_bytes is None:
-        from_rest = kserve.InferResponse.from_rest(json.loads(answer))
+        from_rest = kserve().InferResponse.from_rest(json.loads(answer))
         assert from_rest.outputs[0].as_numpy().tolist() == back.tolist()
 
 
@@ -185,7 +194,7 @@ async def _answers(body: bytes, ask: Callable[[Any, str], Awaitable[Any]]) -> An
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2", timeout=5)) as client:
+        async with kserve().InferenceRESTClient(kserve().RESTConfig(protocol="v2", timeout=5)) as client:
             return await ask(client, f"http://127.0.0.1:{port}")
 
 

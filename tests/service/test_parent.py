@@ -11,15 +11,20 @@ import pytest
 
 from netlab.clock import now_s, wait_until
 from tests.support.children import alive, children_of, popctl, proc
-from tests.support.node import running_node
+from tests.support.node import empty_origin, running_node
 
-NOBODY_HOME = "http://127.0.0.1:1/"
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="dropping rights takes root")
 
 
 @pytest.fixture(scope="module")
-def node():
-    with running_node(origin=NOBODY_HOME) as running:
+def origin():
+    with empty_origin() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def node(origin):
+    with running_node(origin=origin) as running:
         yield running
 
 
@@ -84,9 +89,9 @@ def test_the_store_belongs_to_the_weights_process_and_is_open_to_read(node):
     assert (found.st_mode & 0o777, found.st_uid) == (0o755, 64002)
 
 
-def test_no_child_sees_the_operators_environment_but_the_weights_process(monkeypatch):
+def test_no_child_sees_the_operators_environment_but_the_weights_process(monkeypatch, origin):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-origin")
-    with running_node(origin=NOBODY_HOME) as running:
+    with running_node(origin=origin) as running:
         seen = {
             role: b"a-secret-of-the-origin" in Path(f"/proc/{running.child(role)}/environ").read_bytes()
             for role in ("proxy", "weights", "worker-0")
@@ -182,8 +187,8 @@ def test_two_nodes_do_not_share_a_run_dir(node):
     assert node.request("/pop").status == 200
 
 
-def test_a_stop_is_clean():
-    with running_node(origin=NOBODY_HOME, workers=()) as running:
+def test_a_stop_is_clean(origin):
+    with running_node(origin=origin, workers=()) as running:
         pids = children_of(running.process.pid)
         assert len(pids) == 2
         started = now_s()
@@ -194,17 +199,17 @@ def test_a_stop_is_clean():
         assert not [line for line in running.log if line["event"] == "child killed"]
 
 
-def test_children_do_not_outlive_a_killed_parent():
-    with running_node(origin=NOBODY_HOME) as running:
+def test_children_do_not_outlive_a_killed_parent(origin):
+    with running_node(origin=origin) as running:
         pids = children_of(running.process.pid)
         assert len(pids) == 3
         running.process.kill()
         wait_until(lambda: not any(map(alive, pids)), "all children are gone", within_s=10)
 
 
-def test_a_successor_waits_for_the_address_of_a_killed_parent():
-    with running_node(origin=NOBODY_HOME, workers=()) as first:
+def test_a_successor_waits_for_the_address_of_a_killed_parent(origin):
+    with running_node(origin=origin, workers=()) as first:
         first.process.kill()
         first.process.wait(5)
-        with running_node(origin=NOBODY_HOME, workers=(), port=first.port) as second:
+        with running_node(origin=origin, workers=(), port=first.port) as second:
             assert second.request("/pop").status == 200

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.cli.ask import AskError, ask
-from tests.support.node import running_node
+from tests.support.node import empty_origin, running_node
 
 
 def popctl(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def popctl(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def node():
-    with running_node(origin="http://127.0.0.1:1/", workers=()) as running:
+    with empty_origin() as origin, running_node(origin=origin, workers=()) as running:
         yield running
 
 
@@ -76,7 +76,7 @@ def test_a_node_without_an_announcement_says_never(node, command):
 def test_operators_calls_in_public_are_refused_without_a_key_file(node):
     answer = node.request("/v2/models/identity/explain", b"", {"Authorization": "Bearer chief"})
     assert (answer.status, "key file" in answer.json["error"]) == (403, True)
-    assert node.request("/v2/repository/index", b"").status == 503, "lists need no key by default"
+    assert node.request("/v2/repository/index", b"").status == 200, "lists need no key by default"
 
 
 @pytest.mark.parametrize(

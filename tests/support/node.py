@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from edge.weights.manifest import Catalogue, encode_catalogue
 from netlab.clock import DeadlineMissed, wait_until
 from tests.support.ports import free_port
 
@@ -157,6 +158,14 @@ def open_directory() -> Iterator[Path]:
         directory = Path(name)
         directory.chmod(0o755)
         yield directory
+
+
+@contextlib.contextmanager
+def empty_origin() -> Iterator[str]:
+    """One that publishes nothing: a node that can read this much is ready, and does not wait for more."""
+    with open_directory() as directory:
+        (directory / "catalog.json").write_bytes(encode_catalogue(Catalogue(epoch=1, models={})))
+        yield f"file://{directory}/"
 
 
 @contextlib.contextmanager
