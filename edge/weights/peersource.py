@@ -20,6 +20,7 @@ from edge import clock
 from edge.config import host_port
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.sources import NotYetError
+from edge.weights.tlsstream import TlsStream
 
 CONNECT_TIMEOUT_S: Final = 2.0
 #: No byte for this long and the range has failed.
@@ -97,7 +98,7 @@ class _Connection(http.client.HTTPSConnection):
         plain = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT_S)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self._node)
+            self.sock = TlsStream(plain, self._tls, self._node)
         except BaseException:
             plain.close()
             raise
