@@ -90,8 +90,15 @@ class Appraiser:
             except ValueError as error:
                 log.warning("how often models were used is forgotten: %s", error)
 
-    def survey(self, now_ms: float) -> Survey:
-        """What a key of so many bytes is worth now; whatever is no blob of a known model: nothing."""
+    def survey(self, now_ms: float, blobs: Iterable[str]) -> Survey:
+        """What a key of so many bytes is worth now; whatever is no blob of a known model: nothing.
+
+        `blobs` are the keys of those on the disk.
+        """
+        here = {key.removeprefix(BLOBS) for key in blobs}
+        self.uses.find_room(
+            sum(all(file.blake3 in here for file in one.files) for one in self._manifests.known.values())
+        )
         models: defaultdict[str, list[str]] = defaultdict(list)
         for digest, manifest in self._manifests.known.items():
             for file in manifest.files:

@@ -4,7 +4,8 @@
 one owner of the disk keeps: every byte of the store is an entry in it, also bytes that are
 only reserved and bytes that are unlinked but still mapped by somebody. No I/O, no clock, and
 no idea of what a blob holds. `keep_order` is the eviction policy: what is worth least per byte
-goes first (`edge.policy.worth`), among equals the least recently held.
+goes first (`edge.policy.worth`), of a large one only what is needed counts whole, among equals the
+least recently held.
 """
 
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from edge.policy.worth import NOTHING, Worth
+from edge.policy.worth import NOTHING, Worth, loss_per_byte_gained
 
 
 class Shelf(IntEnum):
@@ -50,9 +51,10 @@ class Refused(NamedTuple):
     missing_bytes: int
 
 
-def keep_order(entry: Entry) -> tuple[bool, int, float, float, str]:
+def keep_order(entry: Entry, lacking_bytes: float = math.inf) -> tuple[bool, int, float, float, str]:
     """Who goes first: the smallest of these. The key itself only makes the order total."""
-    return entry.worth.spared, entry.shelf, entry.worth.per_byte, entry.last_held_ms, entry.key
+    loss = loss_per_byte_gained(entry.worth.per_byte, entry.size_bytes, lacking_bytes)
+    return entry.worth.spared, entry.shelf, loss, entry.last_held_ms, entry.key
 
 
 def make_room(entries: Iterable[Entry], capacity_bytes: int, wanted_bytes: int) -> Fits | Refused:
@@ -64,7 +66,10 @@ def make_room(entries: Iterable[Entry], capacity_bytes: int, wanted_bytes: int) 
     lacking = sum(entry.size_bytes for entry in entries) + wanted_bytes - capacity_bytes
     if lacking <= 0:
         return Fits(())
-    movable = sorted((entry for entry in entries if entry.movable and entry.size_bytes), key=keep_order)
+    movable = sorted(
+        (entry for entry in entries if entry.movable and entry.size_bytes),
+        key=lambda entry: keep_order(entry, lacking),
+    )
     chosen: list[Entry] = []
     freed = 0
     for entry in movable:

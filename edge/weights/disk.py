@@ -93,7 +93,9 @@ class Disk:
         while True:
             if self.ledger.used_bytes + wanted_bytes <= capacity_bytes:
                 return
-            value = self.appraiser.survey(clock.now_ms()) if self.appraiser is not None else _worthless
+            value: Callable[[str, int], Worth] = _worthless
+            if self.appraiser is not None:
+                value = self.appraiser.survey(clock.now_ms(), self.ledger.keys(Shelf.BLOBS))
             entries = self.ledger.entries(busy, value)
             match make_room(entries, capacity_bytes, wanted_bytes):
                 case Fits(victims):

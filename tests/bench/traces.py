@@ -9,6 +9,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from edge.policy.worth import Uses, Worth, worth
@@ -93,6 +94,7 @@ def cold_share(trace: Trace, capacity: int, *, per_byte: Callable[[int, int], Wo
             if size > capacity:
                 continue
             if used + size > capacity:
+                uses.find_room(len(here))
                 used -= _evict(here, trace, value, now, (capacity, size))
             used += size
         here[model] = float(now)
@@ -123,12 +125,52 @@ def _evict(
 
 def knows_the_future(trace: Trace, ahead: int) -> Callable[[int, int], Worth]:
     """What a model is worth to one who knows the next `ahead` requests: no rule for sale does better."""
-    times: list[list[int]] = [[] for _ in trace.sizes]
-    for now, model in enumerate(trace.asked):
-        times[model].append(now)
+    times = _times(trace)
 
     def value(model: int, now: int) -> Worth:
         wanted = bisect_right(times[model], now + ahead) - bisect_right(times[model], now)
         return worth(trace.sizes[model], float(wanted), trace.cold_s[model])
 
     return value
+
+
+def knows_the_next_use(trace: Trace) -> Callable[[int, int], Worth]:
+    """What a model is worth to one who knows when each is wanted next: Belady's rule by cost and size."""
+    times = _times(trace)
+
+    def value(model: int, now: int) -> Worth:
+        later = bisect_right(times[model], now)
+        soon = 1.0 / (times[model][later] - now) if later < len(times[model]) else 0.0
+        return worth(trace.sizes[model], soon, trace.cold_s[model])
+
+    return value
+
+
+def bound(trace: Trace, capacity: int) -> float:
+    """Cold seconds left that no rule can go below, whatever it knows, even one that need not keep a newcomer.
+
+    Keeping a model until its next use takes size x requests of a room of capacity x requests; the
+    cheapest of these are kept, the last in part (PFOO-L; Berger, Beckmann, Harchol-Balter 2018).
+    """
+    kept: list[tuple[float, float]] = []
+    for model, times in enumerate(_times(trace)):
+        if trace.sizes[model] <= capacity:
+            kept += [
+                (trace.sizes[model] * (later - now), trace.cold_s[model]) for now, later in pairwise(times)
+            ]
+    all_s = left_s = sum(trace.cold_s[model] for model in trace.asked)
+    room = float(capacity * len(trace.asked))
+    for taken, cold_s in sorted(kept, key=lambda one: one[0] / one[1]):
+        left_s -= cold_s * min(1.0, room / taken)
+        room -= taken
+        if room <= 0:
+            break
+    return left_s / all_s
+
+
+def _times(trace: Trace) -> list[list[int]]:
+    """When each model is asked for."""
+    times: list[list[int]] = [[] for _ in trace.sizes]
+    for now, model in enumerate(trace.asked):
+        times[model].append(now)
+    return times

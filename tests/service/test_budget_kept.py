@@ -44,7 +44,7 @@ class Worths:
     def __init__(self) -> None:
         self.asked = 0
 
-    def survey(self, _now_ms: float) -> Any:
+    def survey(self, _now_ms: float, _blobs: Any) -> Any:
         self.asked += 1
         return lambda key, size: worth(size, float((ord(key[-1]) + self.asked) % 7), 1.0)
 

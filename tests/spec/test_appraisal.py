@@ -39,7 +39,7 @@ class Node:
             self.appraiser.uses.used(self.models[name].digest)
 
     def worth(self, blob, now_ms=0.0):
-        return self.appraiser.survey(now_ms)(blob_key(blob), SIZE)
+        return self.appraiser.survey(now_ms, ())(blob_key(blob), SIZE)
 
 
 @pytest.fixture
@@ -60,9 +60,23 @@ def test_a_blob_is_wanted_as_often_as_the_models_that_name_it(node):
 def test_what_no_model_names_and_what_is_no_blob_is_worth_nothing(node):
     node.used("a")
     assert node.worth("f" * 64).per_byte == 0.0
-    value = node.appraiser.survey(0.0)
+    value = node.appraiser.survey(0.0, ())
     assert value(manifest_key(node.models["a"].digest), 10) == NOTHING
     assert value("ingest/" + node.blob("a"), 10) == NOTHING
+
+
+def test_the_more_models_lie_here_whole_the_longer_is_use_remembered(node):
+    def left(blobs):
+        value = node.appraiser.survey(0.0, map(blob_key, blobs))
+        return value(blob_key(node.blob("a")), SIZE).frequency
+
+    node.used("a")
+    node.used("b", 300)
+    graph = node.models["a"].manifest.files[0].blake3
+    none, parts = left([]), left([graph])
+    one, both = left([graph, node.blob("a")]), left([graph, node.blob("a"), node.blob("b")])
+    assert none == parts < one < both
+    assert left([]) == none
 
 
 def test_the_only_copy_is_dearer_than_one_that_a_neighbour_has(node):

@@ -56,6 +56,20 @@ def other(shelf: Shelf, size: int, held_ms: float = 9.0) -> Entry:
             Fits(("blobs/s", "blobs/l")),
         ),
         (
+            "of a large one the bytes that would lie idle count half",
+            [blob("small", 2, worth=Worth(1.5)), blob("large", 8, worth=Worth(1.0))],
+            10,
+            2,
+            Fits(("blobs/small",)),
+        ),
+        (
+            "and all of them count when they are needed",
+            [blob("small", 2, worth=Worth(1.5)), blob("large", 8, worth=Worth(1.0))],
+            10,
+            8,
+            Fits(("blobs/large",)),
+        ),
+        (
             "what was published a moment ago stays while anything else can go",
             [blob("new", 5, 1.0, worth=Worth(0.0, spared=True)), blob("old", 5, 2.0, worth=Worth(9.0))],
             10,

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import pytest
 
-from tests.bench.traces import Shape, cold_share, knows_the_future, trace
+from tests.bench.traces import Shape, Trace, bound, cold_share, knows_the_future, knows_the_next_use, trace
 
 SMALL = Shape(models=80, requests=1_500, drift_every=100, burst_chance=1 / 150)
 
@@ -46,7 +46,22 @@ def test_on_every_seed_it_leaves_fewer_cold_seconds_than_the_least_recently_used
 def test_who_knows_the_future_does_better():
     one = trace(3, SMALL)
     capacity = one.capacity(0.2)
-    assert cold_share(one, capacity, per_byte=knows_the_future(one, 60)) < cold_share(one, capacity)
+    ahead = cold_share(one, capacity, per_byte=knows_the_future(one, 60))
+    every = cold_share(one, capacity, per_byte=knows_the_next_use(one))
+    assert bound(one, capacity) < every < ahead < cold_share(one, capacity)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "capacity", "left"),
+    [
+        ("room for three intervals of two requests each", 12, 2 / 5),
+        ("for two and a half of them", 10, 2.5 / 5),
+        ("what is larger than the disk is cold each time", 9, 1.0),
+    ],
+)
+def test_the_bound_is_the_room_that_the_cheapest_intervals_take(sentence, capacity, left):
+    one = Trace([10, 10], [1.0, 1.0], [0, 1, 0, 1, 0])
+    assert bound(one, capacity) == pytest.approx(left), sentence
 
 
 def test_with_room_for_all_each_model_is_cold_once():
