@@ -12,8 +12,9 @@ from typing import Final
 
 from blake3 import blake3
 
-_HASH_THREADS: Final = 2
-_PIECE_BYTES: Final = 4 * 1024 * 1024
+#: Read into one buffer that is kept: a new one of 4 MiB each, hashed by two threads, took three times the
+#: processor.
+_PIECE_BYTES: Final = 1024 * 1024
 
 
 class Prefix:
@@ -25,7 +26,8 @@ class Prefix:
         self._bounds = bounds
         self._here: set[int] = set()
         self._next = 0
-        self._hasher = blake3(max_threads=_HASH_THREADS)
+        self._hasher = blake3()
+        self._piece = memoryview(bytearray(_PIECE_BYTES))
         self._lock = threading.Lock()
 
     def add(self, index: int) -> None:
@@ -52,9 +54,9 @@ class Prefix:
     def _take(self) -> None:
         at, end = self._bounds(self._next)
         while at < end:
-            piece = os.pread(self._fd, min(_PIECE_BYTES, end - at), at)
-            if not piece:
+            got = os.preadv(self._fd, [self._piece[: end - at]], at)
+            if not got:
                 break
-            self._hasher.update(piece)
-            at += len(piece)
+            self._hasher.update(self._piece[:got])
+            at += got
         self._next += 1

@@ -38,7 +38,7 @@ HANDSHAKE_TIMEOUT_S: Final = 5.0
 KEEP_IDLE_S: Final = 30.0
 #: A reader that does not take a piece within this time is let go: 26 KB/s.
 WRITE_TIMEOUT_S: Final = 10.0
-PIECE_BYTES: Final = 512 * 1024
+PIECE_BYTES: Final = 256 * 1024
 READ_THREADS: Final = 4
 STOP_WAIT_S: Final = 2.0
 #: How long an answer waits for one more chunk, and how often it looks.
