@@ -3,11 +3,13 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from netlab import names
 from netlab.clock import now_s, wait_until
+from netlab.handles import NodeHandle
 from netlab.lab import Lab
 from tests.support.flap import flapping
 from tests.support.flow import BROKEN, Flow
@@ -111,6 +113,47 @@ def test_without_any_route_new_ones_are_told_at_once_and_open_ones_wait(planet: 
         assert now_s() - began_s < 0.5
         with pytest.raises((TimeoutError, OSError)):
             old.pop()
+
+
+LAST, AWAY = "announced as the last one: no other node announces", "withdrawn: drained by the operator"
+
+
+@contextlib.contextmanager
+def all_drained(lab: Lab) -> Iterator[list[NodeHandle]]:
+    """Every node that has a door, all at once; serving again afterwards."""
+    doors = [lab.node(node.name) for node in lab.topology.nodes if node.ingress]
+    with ThreadPoolExecutor(len(doors)) as pool:
+        try:
+            list(pool.map(NodeHandle.drain, doors))
+            yield doors
+        finally:
+            list(pool.map(NodeHandle.undrain, doors))
+
+
+def announcements(nodes: list[NodeHandle]) -> set[str]:
+    return {str(node.admin("GET", "/edge/state").json["tree"]["announcement"]) for node in nodes}
+
+
+def test_where_every_pop_is_drained_the_nearest_says_so_until_one_is_back(planet: Lab) -> None:
+    ber, tyo = planet.city("ber"), planet.city("tyo")
+    assert ask(ber, "identity", edge_cold="wait").status == 200
+    with all_drained(planet) as doors:
+        wait_until(lambda: announcements(doors) == {LAST}, "every door is open again", within_s=10)
+        for city, pop in ((ber, "fra"), (tyo, "nrt")):
+            city.wait_until_served_by(pop, within_ms=2000)
+            for family in FAMILIES:
+                refused = city.post("/run/identity", IDENTITY, family=family)
+                told = (refused.status, refused.headers["edge-drop-reason"], refused.headers["edge-pop"])
+                assert told == (503, "last-one", pop), refused.text
+                assert 1 <= int(refused.headers["retry-after"]) <= 3
+                assert city.get("/v2/health/live", family=family).status == 200
+        planet.node("iad-a").undrain()
+        ber.wait_until_served_by("iad", within_ms=5000)
+        assert ask(ber, "identity").status == 200
+        others = [node for node in doors if node.name != "iad-a"]
+        wait_until(lambda: announcements(others) == {AWAY}, "the others are away again", within_s=5)
+    for city, pop in ((ber, "fra"), (tyo, "nrt")):
+        city.wait_until_served_by(pop, within_ms=5000)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
