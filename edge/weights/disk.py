@@ -17,6 +17,7 @@ from edge.errors import EdgeError, Reason
 from edge.policy.worth import NOTHING, Worth
 from edge.weights.appraisal import Appraiser, encode_uses
 from edge.weights.budget import Entry, Fits, Ledger, Refused, Shelf, excess, make_room, shelf_of
+from edge.weights.flights import Flights, landed
 from edge.weights.ingest import settle
 from edge.weights.layout import Found
 from edge.weights.store import Store
@@ -36,18 +37,20 @@ class Disk:
     """The store, its book and its threads.
 
     Who enters bytes takes `lock`, calls `make_room`, and then writes to `ledger` before it
-    awaits anything. `on_gone` hears the key of whatever was evicted; without an `appraiser` the
+    awaits anything, all of it in a flight: what a thread has begun is booked, though nobody waits
+    for it any more. `on_gone` hears the key of whatever was evicted; without an `appraiser` the
     least recently held goes first.
     """
 
-    def __init__(self, store: Store, capacity_bytes: int, pool: Executor) -> None:
+    def __init__(self, store: Store, capacity_bytes: int, pool: Executor, flights: Flights) -> None:
         self.store = store
         self.ledger = Ledger(capacity_bytes)
         self.lock = asyncio.Lock()
         self.evictions = 0
         self._pool = pool
+        self._flights = flights
         self._settlers = ThreadPoolExecutor(SETTLE_THREADS, "weights-settle")
-        self.on_gone: Callable[[str], None] = lambda key: None
+        self.on_gone: list[Callable[[str], None]] = []
         self.appraiser: Appraiser | None = None
         #: Blobs that somebody else removed, until they are here again.
         self.removed: set[str] = set()
@@ -135,10 +138,13 @@ class Disk:
             log.info("evicted %s (%s bytes, %s)%s", key, size_bytes, gone.value, why.get(key, ""))
             self.ledger.drop(key)
             self.evictions += 1
-            self.on_gone(key)
+            self._tell_gone(key)
 
     async def drop(self, keys: Iterable[str]) -> set[str]:
         """Evict these now, in order; returns those that somebody uses. A pinned one: none is evicted."""
+        return await landed(self._flights.start(self._drop(list(keys))))
+
+    async def _drop(self, keys: list[str]) -> set[str]:
         async with self.lock:
             present = tuple(key for key in keys if key in self.ledger)
             busy = {key for key in present if self.ledger.pinned(key)}
@@ -192,12 +198,23 @@ class Disk:
                 self.ledger.drop(key)
                 if shelf_of(key) is Shelf.BLOBS:
                     self.removed.add(key)
-                self.on_gone(key)
+                self._tell_gone(key)
 
     async def keep(self, write: Callable[[], str], size_bytes: int, what: str) -> None:
-        """Make room for one small file and write it; `write` returns its key. EdgeError(NO_SPACE)."""
+        """Make room for one small file and write it; `write` returns its key. EdgeError(NO_SPACE).
+
+        One that takes the place of `what`, and is no larger, is written also where nothing fits any
+        more: it may say that something need not be kept.
+        """
+        await landed(self._flights.start(self._keep(write, size_bytes, what)))
+
+    async def _keep(self, write: Callable[[], str], size_bytes: int, what: str) -> None:
         async with self.lock:
-            await self.make_room(size_bytes, what)
+            try:
+                await self.make_room(size_bytes, what)
+            except EdgeError:
+                if size_bytes > self.ledger.size_bytes(what):
+                    raise
             # Entered under a name of its own until it is there: nothing else may take its room.
             pending = f"pending/{what}"
             self.ledger.put(pending, size_bytes, clock.now_ms())
@@ -207,6 +224,10 @@ class Disk:
             finally:
                 self.ledger.drop(pending)
         await self._trim_quarantine()
+
+    def _tell_gone(self, key: str) -> None:
+        for heard in self.on_gone:
+            heard(key)
 
     async def _trim_quarantine(self) -> None:
         async with self.lock:

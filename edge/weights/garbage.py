@@ -1,6 +1,7 @@
 """What lies on this disk and nobody needs? Pure.
 
-Needed is what a version of the catalogue, a pin, a floor or a hold names; the rest is `Garbage`.
+Needed is what a version of the catalogue, a pin, a floor, a hold or a request names; the rest is
+`Garbage`.
 Evidence in quarantine and files that are not ours are neither.
 """
 
@@ -20,15 +21,20 @@ class Garbage(NamedTuple):
 
 
 def garbage(
-    keys: Iterable[str], manifests: Mapping[str, Iterable[str]], needed: Set[str], catalogued: Set[str]
+    keys: Iterable[str],
+    manifests: Mapping[str, Iterable[str]],
+    needed: Set[str],
+    catalogued: Set[str],
+    objects: Set[str] = frozenset(),
 ) -> Garbage:
     """Which of a store's `keys` may go.
 
     `manifests` are those on the disk, digest -> their blobs; `needed` the manifests that somebody
-    needs, of which `catalogued` are the catalogue's. A blob that no manifest here names may be named
-    by one of the catalogue that is not here: then it is unclaimed, and stays.
+    needs, of which `catalogued` are the catalogue's; `objects` blobs that requests name. A blob that
+    no manifest here names may be named by one of the catalogue that is not here: then it is
+    unclaimed, and stays.
     """
-    held = {blob for digest, blobs in manifests.items() if digest in needed for blob in blobs}
+    held = {blob for digest, blobs in manifests.items() if digest in needed for blob in blobs} | objects
     named = {blob for blobs in manifests.values() for blob in blobs}
     whole = catalogued <= manifests.keys()
     found: dict[Shelf, list[str]] = {Shelf.MANIFESTS: [], Shelf.BLOBS: [], Shelf.INGEST: []}

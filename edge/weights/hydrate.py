@@ -66,7 +66,7 @@ class Hydrator:
         self.fetches = 0
         self.fetched = Moved()
         self.under_way = UnderWay()
-        disk.on_gone = self.forget
+        disk.on_gone.append(self.forget)
         #: Hears of a blob that was found bad where it lay, while who held it may have it mapped.
         self.on_spoiled: Callable[[str], None] = lambda digest: None
         self._regional = regional

@@ -15,7 +15,7 @@ from typing import Final
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.oip.objects import MAX_OBJECTS, is_object_name
-from edge.weights.budget import Shelf
+from edge.weights.budget import Shelf, shelf_of
 from edge.weights.entries import Entries
 from edge.weights.entry import Entry
 from edge.weights.flights import Flights
@@ -30,6 +30,8 @@ from edge.wire import calls
 MAX_BLOBS: Final = 4_096
 #: What all of them together may have, in parts of `weights.disk_bytes`.
 SHARE: Final = 4
+#: Used within this, it is likely to be named again: nobody's garbage.
+LATELY_MS: Final = 3_600_000.0
 #: For how long room is looked for: who holds an object may be done with it, or it is still being written.
 PATIENCE_S: Final = 0.5
 AGAIN_S: Final = 0.02
@@ -53,6 +55,7 @@ class Objects:
         self._good_until_ms: dict[str, float] = {}
         self._room = asyncio.Lock()
         self._holds: dict[Holder, Counter[str]] = {}
+        hydrator.disk.on_gone.append(self._gone)
 
     def begin(self) -> None:
         """Blobs that no manifest here names are taken for objects of an earlier run."""
@@ -65,6 +68,16 @@ class Objects:
     def close(self) -> None:
         """Ask nothing any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def lately(self) -> frozenset[str]:
+        """Digests of those that are held, or were within LATELY_MS."""
+        since_ms = clock.now_ms() - LATELY_MS
+        keys = {digest: blob_key(digest) for digest in self._blobs}
+        return frozenset(
+            digest
+            for digest, key in keys.items()
+            if self._ledger.pinned(key) or self._ledger.last_held_ms(key) > max(0.0, since_ms)
+        )
 
     # --- for who asks
 
@@ -222,6 +235,11 @@ class Objects:
     def _forget(self, digest: str) -> None:
         self.used_bytes -= self._blobs.pop(digest, 0)
         self._good_until_ms.pop(digest, None)
+
+    def _gone(self, key: str) -> None:
+        """Somebody let a file go. What is on its way here again stays booked."""
+        if shelf_of(key) is Shelf.BLOBS and not self._ledger.pinned(key):
+            self._forget(key.rpartition("/")[2])
 
     async def _drop_oldest(self) -> bool:
         """The least recently used one that nobody needs goes; False if all are needed."""

@@ -79,8 +79,8 @@ class Parts:
         self._disk_threads = ThreadPoolExecutor(DISK_THREADS, "weights-disk")
         origin = Origin(config.origin, request_timeout_ms=config.fetch_timeout_ms, stop=self._halt)
         store = Store(Path(config.store), boot.node)
-        self.disk = Disk(store, size_bytes(config.disk_bytes), self._disk_threads)
         self.flights = Flights(group.create_task)
+        self.disk = Disk(store, size_bytes(config.disk_bytes), self._disk_threads, self.flights)
         self.choice = Choice()
         self.server = self._make_server(boot, on_crash)
         self._index = self._make_index(boot) if self.server is not None else None
@@ -119,6 +119,7 @@ class Parts:
         self.floors = Floors(
             self.hydrator,
             self.catalogues,
+            self.flights,
             region=boot.region,
             node=boot.node,
             shares=self._index is not None,

@@ -1,6 +1,6 @@
 """Which models this disk has to keep, and why: the operator's pins, and the catalogue's floors.
 
-Pure: `floor` and the format of `pins.json`. How the bytes get here is `edge.weights.floors`'s.
+Pure: `floor`, `Lately` and the format of `pins.json`. How the bytes get here is `edge.weights.floors`'s.
 """
 
 from collections.abc import Collection
@@ -12,6 +12,8 @@ from edge.weights.manifest import DIGEST, Catalogue
 from edge.weights.mirror import leader
 
 MAX_PINS: Final = 1_000
+#: A node that left may be restarting, and has all that it kept; its floors are another's after this.
+GRACE_MS: Final = 60_000.0
 
 
 class PinsFile(msgspec.Struct, frozen=True):
@@ -50,6 +52,21 @@ def floor(catalogue: Catalogue, region: str, node: str, nodes: Collection[str] |
             if nodes is None or node in chosen(digest, nodes, count):
                 kept.add(digest)
     return frozenset(kept)
+
+
+class Lately:
+    """Nodes that live, and those that did within GRACE_MS."""
+
+    def __init__(self) -> None:
+        self._seen_ms: dict[str, float] = {}
+
+    def of(self, living: Collection[str] | None, now_ms: float) -> frozenset[str] | None:
+        """`living` and those that left lately; None while nobody can tell who lives."""
+        if living is None:
+            return None
+        self._seen_ms |= dict.fromkeys(living, now_ms)
+        self._seen_ms = {node: at for node, at in self._seen_ms.items() if now_ms - at < GRACE_MS}
+        return frozenset(self._seen_ms)
 
 
 def chosen(digest: str, nodes: Collection[str], count: int) -> frozenset[str]:

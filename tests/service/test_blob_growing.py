@@ -15,6 +15,7 @@ import pytest
 from edge.weights import lending, serve
 from edge.weights.ahead import Ahead
 from edge.weights.disk import Disk
+from edge.weights.flights import Flights
 from edge.weights.layout import blob_key, ingest_key
 from edge.weights.manifest import BlobFile
 from edge.weights.peersource import Peer
@@ -76,7 +77,8 @@ class Giving:
 @pytest.fixture
 async def fra(tmp_path: Path, ca: Ca) -> AsyncIterator[Giving]:
     pool = ThreadPoolExecutor(2)
-    disk = Disk(Store(tmp_path / "fra", "fra-a"), 1 << 30, pool)
+    flights = Flights(asyncio.get_running_loop().create_task)
+    disk = Disk(Store(tmp_path / "fra", "fra-a"), 1 << 30, pool, flights)
     await disk.open(lambda _: None)
     listener = socket.create_server(("127.0.0.1", 0))
     client = context(ssl.Purpose.SERVER_AUTH, papers(ca, "ber-a"))

@@ -21,6 +21,7 @@ from edge.errors import EdgeError
 from edge.policy.worth import worth
 from edge.weights import unlinked
 from edge.weights.disk import Disk
+from edge.weights.flights import Flights
 from edge.weights.ingest import Ingest, ingest_bytes
 from edge.weights.layout import blob_key, ingest_key
 from edge.weights.store import Store
@@ -71,7 +72,8 @@ class AnyOrder(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.disk = Disk(Store(self.root, "n"), self.capacity, self.threads)
+        flights = Flights(self.runner.get_loop().create_task)
+        self.disk = Disk(Store(self.root, "n"), self.capacity, self.threads, flights)
         self.disk.appraiser = Worths()  # type: ignore[assignment]
         self.disk.appraiser.begin = lambda _: None  # type: ignore[method-assign]
         self.runner.run(self.disk.open(lambda _: None))

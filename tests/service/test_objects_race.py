@@ -25,7 +25,7 @@ class Hydrator:
     """Its fetches are futures that the test ends, each by itself."""
 
     def __init__(self) -> None:
-        self.disk = SimpleNamespace(ledger=Ledger(1 << 20))
+        self.disk = SimpleNamespace(ledger=Ledger(1 << 20), on_gone=[])
         self.manifests = SimpleNamespace(known={})
         self.fetches: list[asyncio.Future[None]] = []
 

@@ -10,6 +10,7 @@ import pytest
 from edge.errors import EdgeError
 from edge.weights.manifest import Catalogue, CatalogueModel, encode_catalogue
 from edge.wire import calls
+from tests.support import region
 from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.redis import RedisServer
 from tests.support.redis import running as redis_running
@@ -289,9 +290,33 @@ async def test_a_floor_waits_for_the_origin_and_needs_no_index(
         await wait_until(lambda: has(fra, model) and has(ams, model), within_s=10)
 
 
-async def test_when_the_node_that_keeps_it_dies_another_one_does(
+async def test_a_node_that_keeps_it_and_is_restarted_costs_no_fetch(
     bucket: Bucket, origin: Served, eu: Fleet
 ) -> None:
+    fra, ams = await pair(eu)
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    keep(bucket, 1, (model, {"eu": 1}))
+    await wait_until(lambda: has(fra, model) != has(ams, model))
+    keeper, other, name = (fra, ams, "fra-a") if has(fra, model) else (ams, fra, "ams-a")
+    assert await keeper.stop() == 0
+
+    async def alone() -> bool:
+        return name not in (await other.state()).index.nodes
+
+    await wait_until(alone, within_s=10)
+    # It would look now.
+    await other.call(calls.Pin(model.digest, pinned=False))
+    assert not any(stored.kept for stored in (await other.state()).models)
+    await eu.start(name)
+    await eu.sees(other, name)
+    assert not has(other, model)
+
+
+async def test_when_the_node_that_keeps_it_dies_another_one_does(
+    bucket: Bucket, origin: Served, eu: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = "import edge.weights.pins\nedge.weights.pins.GRACE_MS = 1_000.0\n"
+    monkeypatch.setattr(region, "PROGRAM", soon + region.PROGRAM)
     fra, ams = await pair(eu)
     model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
     keep(bucket, 1, (model, {"eu": 1}))

@@ -49,6 +49,11 @@ def test_what_may_go(sentence, keys, manifests, needed, expected):
     assert garbage(keys, manifests, needed, needed) == expected, sentence
 
 
+def test_what_requests_name_is_needed_though_no_manifest_names_it():
+    found = garbage(["blobs/y", "blobs/z", "ingest/z"], {"new": ["a"]}, {"new"}, {"new"}, {"z"})
+    assert found == Garbage((), ("blobs/y",), (), ())
+
+
 def test_a_pin_is_needed_and_tells_nothing_of_the_catalogue():
     found = garbage(["blobs/z", "manifests/old.json"], {"old": ["b"]}, {"old", "new"}, {"new"})
     assert found == Garbage((), (), (), ("blobs/z",))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.weights.manifest import Catalogue, CatalogueModel, digest
-from edge.weights.pins import MAX_PINS, chosen, decode_pins, encode_pins, floor
+from edge.weights.pins import GRACE_MS, MAX_PINS, Lately, chosen, decode_pins, encode_pins, floor
 
 ONE, TWO = digest(b"one"), digest(b"two")
 NODES = frozenset({"fra-a", "fra-b", "ams-a"})
@@ -54,6 +54,16 @@ def test_a_node_that_leaves_moves_nothing_but_its_own(nodes: set[str], count: in
         after = chosen(wanted, nodes - {gone}, count)
         assert before - {gone} <= after
         assert len(after - before) <= 1
+
+
+def test_a_node_that_left_is_counted_on_for_a_while() -> None:
+    lately = Lately()
+    assert lately.of(None, 0.0) is None, "nobody can tell"
+    assert lately.of({"fra-a", "ams-a"}, 0.0) == {"fra-a", "ams-a"}
+    assert lately.of({"fra-a"}, GRACE_MS - 1.0) == {"fra-a", "ams-a"}, "it may be restarting"
+    assert lately.of(None, GRACE_MS - 1.0) is None, "nobody can tell any more"
+    assert lately.of({"fra-a"}, GRACE_MS) == {"fra-a"}, "it is gone"
+    assert lately.of({"fra-a", "ams-a"}, GRACE_MS) == {"fra-a", "ams-a"}, "it is back"
 
 
 def test_pins_survive_the_file() -> None:
