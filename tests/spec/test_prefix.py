@@ -45,13 +45,13 @@ def test_what_has_no_gap_before_it_is_read_once_and_the_rest_at_the_end(
     file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    really = os.pread
+    really = os.preadv
 
-    def pread(fd: int, count: int, at: int) -> Any:
+    def preadv(fd: int, buffers: Any, at: int) -> int:
         reads.append(at // CHUNK)
-        return really(fd, count, at)
+        return really(fd, buffers, at)
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
     prefix = Prefix(file, CHUNKS, bounds)
     for index, read in ((1, []), (2, []), (0, [0, 1, 2]), (4, [])):
         del reads[:]
