@@ -4,8 +4,6 @@ PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SOURCES := edge netlab models tests
 # Most of what these tests do is wait for real parts: files of tests run side by side. The lab is one.
-# A shared machine makes frames late now and then: what failed is run once more, and both results are printed.
-ONCE_MORE := sh -c '"$$@" || { echo "once more, what failed:"; "$$@" --last-failed --last-failed-no-failures none; }' once-more
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help netlab down status models check test spec soak bench bench-lab bench-weights lock clean
@@ -39,8 +37,8 @@ check: ## format, lint, types, import rules
 test: ## check, then spec, service and lab tests
 	@netlab/setup.sh system nftables faketime
 	@$(MAKE) --no-print-directory check models
-	@$(ONCE_MORE) $(PY) -m pytest $(SIDE_BY_SIDE) tests/service tests/gpu tests/spec
-	@$(ONCE_MORE) $(SUDO) $(PY) -m pytest tests/lab
+	@$(PY) -m pytest $(SIDE_BY_SIDE) tests/service tests/gpu tests/spec
+	@$(SUDO) $(PY) -m pytest tests/lab
 
 spec: ## the pure tests alone
 	@$(PY) -m pytest tests/spec
