@@ -11,8 +11,9 @@ from tests.support.lab import poplab, say
 
 pytestmark = pytest.mark.lab
 
-SEED = 24
-SECONDS = 22.0
+#: Breaks a worker, a node and a router's BIRD, two of them at a time.
+SEED = 341
+SECONDS = 12.0
 RATE = 20.0
 
 
@@ -23,7 +24,7 @@ def test_every_request_ends_in_one_allowed_way(lab: Lab, tmp_path: Path) -> None
     found = report.verdict
     assert found.good, "\n".join([*(p.what for p in found.problems[:5]), *found.timeline])
     assert not report.interrupted
-    assert report.planned
+    assert len(report.planned) == 3
     assert found.asked >= 0.8 * SECONDS * RATE
     assert found.outcomes["200"] <= found.executions <= found.bound
     events = chaoshistory.read(wish.history)

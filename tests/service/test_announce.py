@@ -126,15 +126,15 @@ def test_one_exit_is_forgiven_a_second_withdraws_at_once(announced):
     wait_until((node.directory / "run" / "admin.sock").exists, "still there", within_s=1)
     wait_until(lambda: node.child("proxy") != first, "a successor answers", within_s=20)
     watch.both(within_s=5)
-    second = node.child("proxy")
+    second, killed_ms = node.child("proxy"), now_ms()
     os.kill(second, signal.SIGKILL)
     assert watch.none(within_s=5) < 500
     wait_until(lambda: node.child("proxy") != second, "a third one answers", within_s=20)
     why = "withdrawn: the proxy exited twice within its trial"
     assert node.state["tree"]["announcement"] == why
     watch.stays_away(1000)
-    # Ten seconds of life end the trial.
     watch.both(within_s=15)
+    assert now_ms() - killed_ms >= 10_000, "not before it has lived for ten seconds"
 
 
 def test_a_killed_parent_is_withdrawn_at_once_and_refuses_nobody_before():

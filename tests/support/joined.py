@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from netlab import probe
 from netlab.clock import DeadlineMissed, wait_until
 from netlab.handles import User
 from netlab.lab import Lab
@@ -75,9 +76,9 @@ def evict(lab: Lab, node: str, model: str, *, disk: bool = False) -> None:
     def gone() -> bool:
         nonlocal said
         for tier in ("device", "disk") if disk else ("device",):
-            done = lab.node(node).popctl("models", "evict", model, "--tier", tier)
-            said = done.stderr
-            if done.returncode != 0:
+            answer = _act(lab, node, model, "evict", tier)
+            said = answer.text
+            if answer.status != 200:
                 return False
         return True
 
@@ -85,3 +86,15 @@ def evict(lab: Lab, node: str, model: str, *, disk: bool = False) -> None:
         wait_until(gone, f"{model} has left {node}", within_s=10)
     except DeadlineMissed as missed:
         raise DeadlineMissed(f"{missed}: {said}") from missed
+
+
+def prefetch(lab: Lab, node: str, model: str) -> None:
+    """The model comes to a device of a node."""
+    answer = _act(lab, node, model, "prefetch", "device")
+    assert answer.status == 200, answer.text
+
+
+def _act(lab: Lab, node: str, model: str, act: str, tier: str) -> Answer:
+    """What `popctl models` asks: a process of its own for each would give the others time to undo it."""
+    path, body = str(lab.node(node).admin_socket), json.dumps({"tier": tier}).encode()
+    return probe.ask_unix(path, "POST", f"/edge/models/{model}/{act}", body=body, timeout_s=60.0)

@@ -46,6 +46,8 @@ class Keeper:
     def ensure(self, kind: str) -> Lab:
         """The running lab of that kind: `lab`, `network`, ..., or a planet that ships, with stand-ins."""
         wish = self._wishes.get(kind) or start.Wish(planet=planetfile.find(kind), **self._standins)
+        if not (wish.models / "catalog.json").is_file():
+            pytest.skip("the lab needs models: run `make models`")
         return self._keeper.ensure(wish)
 
     def clear(self) -> None:
@@ -75,8 +77,6 @@ def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
 @pytest.fixture
 def lab(keeper: Keeper) -> Lab:
     """The planet with real nodes."""
-    if not (start.MODELS / "catalog.json").is_file():
-        pytest.skip("the lab needs models: run `make models`")
     return keeper.ensure("lab")
 
 
@@ -89,8 +89,6 @@ def network(keeper: Keeper) -> Lab:
 @pytest.fixture
 def three(keeper: Keeper) -> Lab:
     """Three worker nodes of one region, each at a POP of its own, that never send a request away."""
-    if not (start.MODELS / "catalog.json").is_file():
-        pytest.skip("the lab needs models: run `make models`")
     return keeper.ensure("three")
 
 
