@@ -13,15 +13,11 @@ from netlab.clock import now_s, wait_until
 from netlab.lab import Lab
 from tests.support.lab import REPO, poplab, say
 from tests.support.machine import snapshot
+from tests.support.remains import marked
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("no_lab")]
 
 BARE = start.Wish(bare=True)
-
-
-def marked() -> set[int]:
-    """Processes that a lab left behind."""
-    return supervise.find({netns.inode(name) for name in netns.names()}, str(state.ROOT))
 
 
 def kill_everything() -> None:
@@ -33,7 +29,7 @@ def kill_everything() -> None:
 
 
 def test_cycles_leave_the_machine_as_it_was() -> None:
-    """Three here, seven more below with an accident each, one with real nodes in test_planet; ten of those in soak."""
+    """Three here, seven more below with an accident each, one with real nodes in test_planet; a hundred in soak."""
     before = snapshot()
     for _ in range(3):
         _, fresh = start.up(BARE, say)

@@ -9,6 +9,8 @@ from typing import Any
 
 #: Counters and clocks: they move by themselves.
 RESTLESS = re.compile(r"conntrack_count|/random/|tcp_mem|udp_mem|/flush$")
+#: Whoever makes the first namespace mounts it, `ip netns` too; it stays.
+KEPT_MOUNTS = {"/run/netns"}
 VOLATILE = {"valid_life_time", "preferred_life_time", "expires", "stats", "stats64", "ifindex", "used", "age"}
 
 
@@ -34,6 +36,10 @@ def _sysctls() -> dict[str, str]:
     return found
 
 
+def _mounts() -> list[str]:
+    return Path("/proc/self/mounts").read_text().splitlines()
+
+
 def snapshot() -> dict[str, Any]:
     """Links, addresses, routes and rules of both families, sysctls, nft rules, namespaces, mounts."""
     seen: dict[str, Any] = {
@@ -45,6 +51,7 @@ def snapshot() -> dict[str, Any]:
         "rules": [_ip("rule", "show"), _ip("-6", "rule", "show")],
         "sysctls": _sysctls(),
         "namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
+        "mounts": sorted(line for line in _mounts() if line.split()[1] not in KEPT_MOUNTS),
         "state": Path("/run/edgepop-lab").exists(),
     }
     if shutil.which("nft"):
