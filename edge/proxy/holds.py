@@ -15,7 +15,7 @@ from typing import Any, Final
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.proxy.device import LOADING, Book, Entry, Stage
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.dial import Dialer
 from edge.wire.exchange import Reply
 from edge.wire.link import Link
@@ -68,11 +68,13 @@ class Holds:
     @staticmethod
     async def _ensure(link: Link, digest: str, far: tuple[calls.FarSource, ...]) -> Reply:
         head = calls.Ensure(digest=digest, deadline_ms=FETCH_MS, far=far)
-        began_ms = clock.now_ms()
         try:
             return await link.request(head, timeout_s=FETCH_MS / 1000.0 + SILENT_S)
+        except calls.UpstreamError:
+            # It was answered, be it that the fetch goes on: the store lives, and holds nothing for it.
+            raise
         except EdgeError as error:
-            if error.reason is Reason.DEADLINE and clock.now_ms() - began_ms > FETCH_MS:
+            if error.reason is Reason.DEADLINE:
                 # Nobody can tell whether it was taken; it ends with the link.
                 link.abort()
             raise
@@ -132,13 +134,13 @@ class Holds:
     async def _read_pins(self, link: Link) -> None:
         """Pins outlive this process: the store keeps them."""
         try:
-            state = (await link.request(calls.Status(), timeout_s=SILENT_S)).head
+            reply = await link.request(calls.Status(), timeout_s=SILENT_S)
+            state = states.weights_state(reply.head, await reply.whole())
         except EdgeError:
             # The next link is asked again; this one is asked again unless it was lost.
             self._pins_of = None
             return
-        if isinstance(state, calls.WeightsState):
-            self._book.pinned = frozenset([model.digest for model in state.models if model.pinned])
+        self._book.pinned = frozenset([model.digest for model in state.models if model.pinned])
 
 
 def _released(answer: "asyncio.Future[Reply]") -> None:

@@ -14,7 +14,7 @@ from edge.errors import EdgeError
 from edge.policy.facts import Endpoint, Standing, State
 from edge.proxy.parts import Parts
 from edge.proxy.whereabouts import whereabouts
-from edge.wire import calls, treecalls
+from edge.wire import calls, states, treecalls
 
 SCHEMA_VERSION: Final = 1
 
@@ -173,9 +173,8 @@ class Report:
 
     async def _weights(self) -> calls.WeightsState | None:
         with contextlib.suppress(EdgeError):
-            head = (await self._parts.store.shared().request(calls.Status(), timeout_s=2.0)).head
-            if isinstance(head, calls.WeightsState):
-                return head
+            reply = await self._parts.store.shared().request(calls.Status(), timeout_s=2.0)
+            return states.weights_state(reply.head, await reply.whole())
         return None
 
     async def model_list(self) -> object:

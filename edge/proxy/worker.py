@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from edge import clock
 from edge.config import Worker as WorkerConfig
 from edge.config import size_bytes
-from edge.errors import EdgeError, Reason, Source
+from edge.errors import EdgeError, Reason
 from edge.fleet.own import OwnWorker
 from edge.policy.facts import State, Tier
 from edge.proxy.device import Book, Entry, Stage, Uploads
@@ -23,7 +23,7 @@ from edge.proxy.holds import Holds
 from edge.proxy.loader import Loader
 from edge.proxy.models import Models
 from edge.proxy.moves import Moves
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.dial import Dialer
 from edge.wire.link import Link
 
@@ -177,10 +177,8 @@ class LocalWorker:
             self.moves.adopt(state)
 
     async def _status(self, link: Link, timeout_s: float) -> calls.WorkerState:
-        state = (await link.request(calls.Status(), timeout_s=timeout_s)).head
-        if not isinstance(state, calls.WorkerState):
-            raise EdgeError(Reason.PROTOCOL, f"{self.name} is no worker", source=Source.UPSTREAM)
-        return state
+        reply = await link.request(calls.Status(), timeout_s=timeout_s)
+        return states.worker_state(reply.head, await reply.whole())
 
     # --- claims
 

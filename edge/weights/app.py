@@ -21,7 +21,7 @@ from edge.weights.parts import Parts, WeightsBoot
 from edge.weights.report import fetching, weights_state
 from edge.weights.sources import Kind
 from edge.weights.tidy import collect, verify
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
 
@@ -100,7 +100,7 @@ class App:
                 state = weights_state(parts.hydrator, parts.keeper, parts.floors, parts.regional, served)
                 state.objects_bytes = parts.objects.used_bytes
                 state.scrubbed = parts.scrub.state()
-                call.reply(state)
+                call.reply(*states.tell(state))
             case calls.Inventory(newer_than):
                 number, body = parts.keeper.inventory()
                 region, far, origin = (parts.choice.rate(kind) for kind in Kind)

@@ -12,7 +12,7 @@ from edge.policy.facts import Pulse
 from edge.wire import calls, meshcalls
 from edge.wire.channel import Channel
 from edge.wire.exchange import Body, Incoming
-from edge.wire.frame import SHARED_BODY_BYTES, Kind, encode
+from edge.wire.frame import SHARED_BODY_BYTES, FrameError, Kind, encode
 
 _CUT: Final = "the answer broke off"
 
@@ -41,20 +41,25 @@ class Answering(Channel):
     def send_reply(self, exchange_id: int, head: calls.Head, body: bytes | memoryview) -> None:
         """Answer a call; a large body leaves in DATA frames. Unknown ids are a cancelled caller.
 
-        Raises FrameError when the head is larger than a frame takes; the call can still be failed.
+        A head that is larger than a frame takes fails this call, not the link.
         """
         item = self._incoming.get(exchange_id)
         if item is None or self.closed:
             return
         raw = calls.encode_head(head)
-        if len(body) <= SHARED_BODY_BYTES:
-            frame = encode(Kind.REPLY, exchange_id, raw, body)
+        whole = len(body) <= SHARED_BODY_BYTES
+        try:
+            frame = encode(Kind.REPLY if whole else Kind.REPLY_MORE, exchange_id, raw, body if whole else b"")
+        except FrameError as error:
+            text = f"the answer {type(head).__name__} can't be sent: {error}"
+            self.send_failure(exchange_id, EdgeError(Reason.INTERNAL, text))
+            return
+        if whole:
             del self._incoming[exchange_id]
             if item.rest is not None:
                 self._read_on(item.rest)
             self._send(frame, alone=not self._incoming)
             return
-        frame = encode(Kind.REPLY_MORE, exchange_id, raw)
         self._answered(exchange_id)
         self._allow_pauses()
         view = memoryview(body)

@@ -101,7 +101,7 @@ class Done(msgspec.Struct, tag="done", tag_field="op", omit_defaults=True):
 
 
 class Status(msgspec.Struct, tag="status", tag_field="op", omit_defaults=True):
-    """What do you hold? Answered by `WorkerState` or `WeightsState`."""
+    """What do you hold? Answered by `WorkerState` or `WeightsState`. Reply body: see `edge.wire.states`."""
 
 
 class LoadedModel(msgspec.Struct, omit_defaults=True):
@@ -209,7 +209,7 @@ class InventoryState(msgspec.Struct, tag="inventory-state", tag_field="op", omit
 
 
 class Drop(msgspec.Struct, tag="drop", tag_field="op", omit_defaults=True):
-    """Evict a manifest and those of its blobs that nobody else needs from disk. Reply `Done`."""
+    """Evict a manifest and those of its blobs that nobody else needs from disk. Reply `Collected`."""
 
     digest: str
 

@@ -25,7 +25,7 @@ from edge.config import Worker, size_bytes
 from edge.errors import EdgeError, Reason, Source
 from edge.oip.objects import none_here
 from edge.weights import manifest
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.exchange import Incoming
 from edge.wire.link import Link
 from edge.worker import codec
@@ -190,7 +190,7 @@ class App:
             else:
                 self._spawn(incoming, self._infer_large(incoming, head, arrived_ms))
         elif isinstance(head, calls.Status):
-            incoming.reply(self._state())
+            incoming.reply(*states.tell(self._state()))
         elif isinstance(head, calls.Load):
             self._spawn(incoming, self._load(incoming, head))
         elif isinstance(head, calls.Unload):

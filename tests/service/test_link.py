@@ -50,6 +50,21 @@ async def test_answers_find_their_own_call(tmp_path):
     assert client.in_flight == 0
 
 
+@pytest.mark.parametrize("body", [b"", bytes(SHARED_BODY_BYTES + 1)])
+async def test_an_answer_that_fits_no_frame_fails_its_call_alone(tmp_path, body):
+    def answer(incoming):
+        name = "n" * 70_000 if incoming.body == b"large" else ""
+        incoming.reply(calls.Inferred(served_by=name), body)
+
+    async with answering(tmp_path / "s", answer) as (client, _):
+        with pytest.raises(EdgeError, match="Inferred can't be sent: head of") as caught:
+            await client.request(INFER, b"large", timeout_s=5)
+        assert caught.value.reason is Reason.INTERNAL
+        reply = await client.request(INFER, timeout_s=5)
+        assert await reply.whole() == body
+        assert not client.closed
+
+
 async def test_an_error_is_raised_where_it_was_asked(tmp_path):
     def refuse(incoming):
         incoming.fail(EdgeError(Reason.NO_MEMORY, "full", retryable=True))

@@ -17,7 +17,7 @@ from edge.config import Weights
 from edge.errors import EdgeError, Reason
 from edge.weights.app import EXIT_UNFIT
 from edge.weights.parts import WeightsBoot
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.link import Link
 from tests.support.blobs import Bucket, Served, blob_file, content_digest
 from tests.support.wait import wait_until
@@ -147,8 +147,8 @@ async def test_holds_end_with_their_link(bucket: Bucket, start: Start) -> None:
     other.close()
 
     async def unheld() -> bool:
-        head, _ = await node.call(calls.Status(), link)
-        return bool(head.models[0].holds == 0 and head.host_used_bytes == 0)
+        state = states.weights_state(*await node.call(calls.Status(), link))
+        return state.models[0].holds == 0 and state.host_used_bytes == 0
 
     await wait_until(unheld)
 

@@ -23,7 +23,7 @@ from edge.proxy.estimates import Estimates
 from edge.proxy.models import Models
 from edge.proxy.worker import LocalWorker
 from edge.weights import manifest as mf
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.dial import Dialer
 from edge.wire.link import Link
 from tests.support.wait import wait_until
@@ -204,12 +204,14 @@ class Local:
 
     async def on_device(self) -> dict[str, int]:
         """digest -> bytes, as the worker itself says."""
-        state: Any = (await self.worker.dialer.shared().request(calls.Status(), timeout_s=5)).head
+        reply = await self.worker.dialer.shared().request(calls.Status(), timeout_s=5)
+        state = states.worker_state(reply.head, await reply.whole())
         return {model.digest: model.device_bytes for model in state.models}
 
     async def held(self) -> dict[str, int]:
         """digest -> holds, as the store itself says; models without any are left out."""
-        state: Any = (await self.store.shared().request(calls.Status(), timeout_s=5)).head
+        reply = await self.store.shared().request(calls.Status(), timeout_s=5)
+        state = states.weights_state(reply.head, await reply.whole())
         return {model.digest: model.holds for model in state.models if model.holds}
 
     async def wait_until_held(self, *digests: str) -> None:

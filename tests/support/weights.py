@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.errors import EdgeError
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.link import Link
 from tests.support.blobs import Published
 
@@ -61,9 +61,7 @@ class Running:
         await self.call(calls.Release(model.digest), link)
 
     async def state(self) -> calls.WeightsState:
-        head, _ = await self.call(calls.Status())
-        assert isinstance(head, calls.WeightsState)
-        return head
+        return states.weights_state(*await self.call(calls.Status()))
 
     def on_disk(self) -> int:
         """Bytes of all files of the store, as the disk has them."""

@@ -16,7 +16,7 @@ import msgspec
 
 from edge.config import Worker
 from edge.weights import manifest as mf
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.exchange import Reply
 from edge.wire.link import Link
 from edge.worker.app import WorkerBoot
@@ -91,7 +91,8 @@ class Client:
         return (await self.link.request(calls.Unload(digest_of(manifest)), timeout_s=30)).head
 
     async def state(self) -> Any:
-        return (await self.link.request(calls.Status(), timeout_s=5)).head
+        reply = await self.link.request(calls.Status(), timeout_s=5)
+        return states.worker_state(reply.head, await reply.whole())
 
     async def infer(self, manifest: mf.Manifest, *rows: Any, **head: Any) -> "Answer":
         """Ask over OIP JSON; one row per item."""
