@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from netlab import clock, faultacts, faultclock, faultrun
+from netlab import clock, faultacts, faultclock, faultrun, faulttarget
 from netlab.chaoshistory import Event
 from netlab.chaosplan import DRAIN, Planned
 from netlab.clock import DeadlineMissed
@@ -59,10 +59,11 @@ class Faults:
 
     def _break(self, one: Planned) -> None:
         self._say(one, "breaking")
+        self._broken.append(one)  # also one that fails, or is interrupted, may break something
         try:
             lab = Lab.running()
             if one.conditions:
-                lab.wan.set(*one.target.split("-"), **one.conditions)  # type: ignore[arg-type]
+                lab.wan.set(*_ends(lab, one), **one.conditions)  # type: ignore[arg-type]
             elif one.how == DRAIN:
                 lab.node(one.target).drain()
             else:
@@ -71,14 +72,13 @@ class Faults:
             self._say(one, "refused", str(error) or type(error).__name__)
         else:
             self._say(one, "broken")
-        self._broken.append(one)  # also one that failed may have broken something
 
     def _heal(self, one: Planned) -> None:
         self._say(one, "healing")
         try:
             lab = Lab.running()
             if one.conditions:
-                lab.wan.mend(*one.target.split("-"))
+                lab.wan.mend(*_ends(lab, one))
             elif one.how == DRAIN:
                 lab.node(one.target).undrain()
             else:
@@ -92,7 +92,7 @@ class Faults:
     def _say(self, one: Planned, what: str, text: str = "") -> None:
         self._note(
             Event(
-                t=clock.wall_s(),
+                t=clock.calm_wall_s(),
                 at="chaos",
                 what=what,
                 target=one.target,
@@ -101,6 +101,10 @@ class Faults:
                 text=text,
             )
         )
+
+
+def _ends(lab: Lab, one: Planned) -> tuple[str, ...]:
+    return faulttarget.parse(one.target, lab.topology).of
 
 
 def _undo(lab: Lab, target: str) -> None:

@@ -24,14 +24,12 @@ def telling(lab: Lab) -> Iterator[dict[str, int]]:
     offsets = {node.name: state.log_of(node.name).stat().st_size for node in lab.topology.nodes}
     try:
         for node in lab.topology.nodes:
-            config = _config(node.name)
-            config.write_text(config.read_text(encoding="utf-8") + _LINE, encoding="utf-8")
+            _write(_config(node.name), debug=True)
             lab.node(node.name).signal(signal.SIGUSR1, "parent")
         yield offsets
     finally:
         for node in Lab.running().topology.nodes:
-            config = _config(node.name)
-            config.write_text(config.read_text(encoding="utf-8").replace(_LINE, ""), encoding="utf-8")
+            _write(_config(node.name), debug=False)
             lab.node(node.name).signal(signal.SIGUSR2, "parent")
 
 
@@ -41,6 +39,14 @@ def records(offsets: dict[str, int], run: str) -> Iterator[Event]:
         with state.log_of(node).open("rb") as log:
             log.seek(offset)
             yield from logged(log, run)
+
+
+def _write(config: Path, *, debug: bool) -> None:
+    """The node's file with the line once or not at all, whole at every moment."""
+    text = config.read_text(encoding="utf-8").replace(_LINE, "") + _LINE * debug
+    draft = config.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(config)
 
 
 def _config(node: str) -> Path:

@@ -102,6 +102,10 @@ def run(lab: Lab, wish: Wish, say: Say, tell: Callable[[Progress], None]) -> Rep
                 say("interrupted: healing, then what is known so far")
             finally:
                 faults.end()
+                for name in Lab.running().dead():
+                    text = f"{name} is dead, and no fault of the schedule left it so"
+                    history.note(Event(t=clock.calm_wall_s(), at="chaos", what="unwell", text=text))
+                    say(text)
                 _heal(lab, history, run_id, models, known, say)
             for event in records(offsets, run_id):
                 history.note(event)
@@ -182,10 +186,10 @@ def _heal(
             for model in models:
                 _ask_at_last(lab.city(city.name), _last(run_id, number, model), known)
     except (DeadlineMissed, NotHealedError) as error:
-        history.note(Event(t=clock.wall_s(), at="chaos", what="unwell", text=str(error)))
+        history.note(Event(t=clock.calm_wall_s(), at="chaos", what="unwell", text=str(error)))
         say(str(error))
     else:
-        history.note(Event(t=clock.wall_s(), at="chaos", what="well"))
+        history.note(Event(t=clock.calm_wall_s(), at="chaos", what="well"))
     finally:
         over.set()
         tries.join()

@@ -109,7 +109,8 @@ class _Crowd:
                 count += 1
                 await asyncio.sleep(max(0.0, began_s + count / self._rate_per_s - clock.now_s()))
         for wires in self._idle.values():
-            for _, wire, _ in wires:
+            for _, wire, last in wires:
+                self._look_behind(wire, last)
                 wire.abort()
 
     async def _one(self, asked: Asking) -> None:
@@ -134,8 +135,11 @@ class _Crowd:
 
     def _answered(self, asked: Asking, wire: Wire, reply: Reply) -> None:
         said = reply.headers
-        wrong = "" if said.get("edge-request-id", asked.id) == asked.id else "somebody else's answer"
-        if reply.status == "200":
+        right = reply.status == "200"
+        # A request that was never read whole is refused without a name.
+        own = said.get("edge-request-id", "" if right else asked.id)
+        wrong = "" if own == asked.id else "somebody else's answer" if own else "no Edge-Request-Id"
+        if right:
             wrong = wrong or problem(asked, reply.body, self._known)
         self._say(
             asked,
@@ -145,7 +149,7 @@ class _Crowd:
             retry_after="retry-after" in said,
             served_by=said.get("edge-served-by", ""),
             wrong=wrong,
-            text=reply.body.decode(errors="replace")[:200] if reply.status != "200" else "",
+            text="" if right else reply.body.decode(errors="replace")[:200],
         )
         self._look_behind(wire, asked)
         if asked.keep and not reply.close and wire.usable and not wire.surplus:
@@ -176,4 +180,4 @@ class _Crowd:
             wire.abort()
 
     def _say(self, asked: Asking, what: str, **rest: str | int | bool) -> None:
-        self._note(Event(t=clock.wall_s(), at=self.city, what=what, id=asked.id, **rest))  # type: ignore[arg-type]
+        self._note(Event(t=clock.calm_wall_s(), at=self.city, what=what, id=asked.id, **rest))  # type: ignore[arg-type]

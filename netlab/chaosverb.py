@@ -114,7 +114,8 @@ def report_text(report: "Report") -> str:
     """The verdict for a person."""
     found = report.verdict
     lines = [
-        f"seed {report.wish.seed}: {found.asked} requests, {len(report.planned)} faults planned",
+        f"seed {report.wish.seed}: {found.asked} requests, "
+        f"{found.broken} of {len(report.planned)} planned faults done",
         *(f"  {count:6d}  {word}" for word, count in found.outcomes.items()),
         f"  {found.executions} executions at most (bound {found.bound}), {found.forwards} forwards",
         f"  {found.unexpected} refusals while nothing was broken",

@@ -21,6 +21,7 @@ import msgspec
 
 from netlab.chaosblame import Blame, Window, windows
 from netlab.chaoshistory import Event
+from netlab.chaosload import DEADLINE_MS
 from netlab.topology import Topology
 
 RIGHT: Final = "200"
@@ -32,9 +33,13 @@ MAX_EXECUTIONS: Final = 3
 #: Of all: so many more than requests, and a few for a run that is short.
 EXTRA: Final = 0.1
 SLACK: Final = 16
+#: The deadline that users ask for, and what an answer takes to be read on a busy machine.
+LATEST_S: Final = DEADLINE_MS / 1000 + 1.0
 MAX_LINES: Final = 16
 #: No request takes so long: a clock is wrong.
 CLOCK_OFF_S: Final = 600.0
+#: Of all: right answers of which no node tells, and refusals while nothing was broken.
+FEW: Final = 0.05
 #: Problems whose timelines are compared for the shortest.
 MAX_COMPARED: Final = 200
 
@@ -47,9 +52,13 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of all requests. `unexpected` are refusals while nothing was broken: allowed, but told."""
+    """What became of all requests, and how many faults were really done.
+
+    `unexpected` are refusals while nothing was broken: a few are allowed, and told.
+    """
 
     asked: int
+    broken: int
     outcomes: dict[str, int]
     executions: int
     forwards: int
@@ -81,19 +90,61 @@ def judge(events: Sequence[Event], topology: Topology) -> Verdict:
     bound = int((1 + EXTRA) * len(asked)) + SLACK
     problems += [Problem(f"{executions} executions of {len(asked)} requests")] * (executions > bound)
     problems += [Problem(event.text) for event in events if event.what == "unwell"]
+    broken = sum(event.what == "broken" for event in events)
+    unexpected = sum(
+        end.outcome in REFUSALS and end.id in asked and blame.quiet(asked[end.id].t, end.t) for end in ends
+    )
+    problems += map(Problem, _hollow(events, by_id, len(asked), broken, unexpected))
     return Verdict(
         asked=len(asked),
+        broken=broken,
         outcomes=dict(Counter(_word(event) for event in ends).most_common()),
         executions=executions,
         forwards=sum(event.what == "forwarded" for event in events),
         bound=bound,
-        unexpected=sum(
-            end.outcome in REFUSALS and end.id in asked and blame.quiet(asked[end.id].t, end.t)
-            for end in ends
-        ),
+        unexpected=unexpected,
         problems=problems,
         timeline=_shortest(problems, by_id, faults),
     )
+
+
+def _hollow(
+    events: Sequence[Event], by_id: dict[str, list[Event]], asked: int, broken: int, unexpected: int
+) -> Iterable[str]:
+    """Why the whole says less than it seems to: what was to be seen did not happen, or nobody looked."""
+    few = max(SLACK, int(FEW * asked))
+    if not asked:
+        yield "nobody asked anything"
+    if not broken and any(event.what == "refused" for event in events):
+        yield "no fault of the schedule could be done"
+    if unexpected > few:
+        yield f"{unexpected} of {asked} requests were refused while nothing was broken"
+    alone = sum(
+        any(event.what == "ended" and event.outcome == RIGHT for event in own)
+        and not any(event.what in {"answered", "taken"} for event in own)
+        for own in by_id.values()
+    )
+    if alone > few:
+        yield f"of {alone} right answers no node tells"
+    for key, why in _unhealed(events).items():
+        yield f"{key} could not be healed: {why}"
+
+
+def _unhealed(events: Iterable[Event]) -> dict[str, str]:
+    """The faults whose last healing was refused, and why."""
+    healing: set[str] = set()
+    found: dict[str, str] = {}
+    for event in events:
+        key = f"{event.target} {event.how}"
+        if event.what == "healing":
+            healing.add(key)
+        elif event.what == "healed":
+            found.pop(key, None)
+        elif event.what == "refused" and key in healing:
+            found[key] = event.text
+        elif event.what == "breaking":
+            healing.discard(key)
+    return found
 
 
 def _word(end: Event) -> str:
@@ -114,6 +165,9 @@ def _request(own: Sequence[Event], asked: dict[str, Event], blame: Blame) -> Ite
     for what, most in (("taken", MAX_EXECUTIONS), ("forwarded", MAX_EXECUTIONS)):
         if count[what] > most:
             yield f"{what} {count[what]} times"
+    doors = {event.at for event in own if event.what == "answered"}
+    if any(event.what == "forwarded" and event.at in doors for event in own):
+        yield "forwarded to the node where it entered"
     for end in own:
         if end.what == "ended" and (why := _end(began, end, blame)):
             yield why
@@ -124,7 +178,8 @@ def _end(began: Event, end: Event, blame: Blame) -> str:
     if end.wrong:
         return f"{end.outcome}: {end.wrong}"
     if end.outcome == RIGHT:
-        return ""
+        took_s = end.t - began.t
+        return f"right after {took_s:.1f} s, past its deadline" if took_s > LATEST_S else ""
     if end.outcome in REFUSALS:
         if not end.reason:
             return f"{end.outcome} without Edge-Drop-Reason"

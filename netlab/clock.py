@@ -30,6 +30,15 @@ def wall_s() -> float:
     return time.time()  # noqa: TID251 -- this is the one reader
 
 
+#: What turns monotonic seconds into those since 1970.
+_BEGAN_S = time.time() - time.monotonic()  # noqa: TID251 -- this is the one reader
+
+
+def calm_wall_s() -> float:
+    """Seconds since 1970 as this process's beginning saw them: a step of the clock moves nothing."""
+    return _BEGAN_S + now_s()
+
+
 def wait_until(
     fact: Callable[[], T],
     what: str,

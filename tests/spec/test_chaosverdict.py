@@ -30,6 +30,11 @@ def record(what: str, at: str = "fra-a/worker-0", request: str = "r1") -> Event:
     return Event(t=100.1, at=at, what=what, id=request)
 
 
+def said(what: str, t: float) -> Event:
+    return Event(t=t, at="chaos", what=what, target="iad-b", kind="node", how="full", text="no room")
+
+
+HEAL_REFUSED = [said("breaking", 50.0), said("broken", 50.1), said("healing", 51.0), said("refused", 52.0)]
 FRA_DEAD = fault("fra-a", "node", "kill", 99.0, 103.0)
 #: (what happened, the events, what the verdict says of it; empty: allowed)
 CASES = [
@@ -50,8 +55,26 @@ CASES = [
     ("three tries", [asked(), *[record("taken")] * 3, ended("200")], ""),
     ("a fourth", [asked(), *[record("taken")] * 4, ended("200")], "taken 4 times"),
     ("sent on and on", [asked(), *[record("forwarded")] * 4, ended("200")], "forwarded 4 times"),
-    ("nobody's request", [record("taken")], "a node knows of a request that nobody made"),
-    ("not well at the end", [Event(t=1.0, at="chaos", what="unwell", text="iad-a is down")], "iad-a is down"),
+    ("nobody's request", [asked(), ended("200"), record("taken", request="r2")], "a node knows of a request that nobody made"),
+    ("not well at the end", [asked(), ended("200"), Event(t=1.0, at="chaos", what="unwell", text="iad-a is down")], "iad-a is down"),
+    ("no end of patience", [asked(), record("taken"), ended("200", 107.2)], "right after 7.2 s, past its deadline"),
+    (
+        "back to where it came from",
+        [asked(), record("answered", "fra-a/proxy"), record("forwarded", "fra-a/proxy"), ended("200")],
+        "forwarded to the node where it entered",
+    ),
+    ("on to another node", [asked(), record("answered", "fra-a/proxy"), record("forwarded", "iad-b/proxy"), ended("200")], ""),
+    (
+        "what could not be done, and the rest could not either",
+        [asked(), ended("200"), said("breaking", 50.0), said("refused", 50.1), said("healing", 51.0), said("healed", 51.1)],
+        "no fault of the schedule could be done",
+    ),
+    (
+        "what nobody could heal",
+        [asked(), ended("200"), *HEAL_REFUSED],
+        "iad-b full could not be healed: no room",
+    ),
+    ("what was healed at the second try", [asked(), ended("200"), *HEAL_REFUSED, said("healing", 60.0), said("healed", 61.0)], ""),
     ("reset while its POP is dead", [*FRA_DEAD, asked(), ended("reset")], ""),
     ("refused while it comes back", [*FRA_DEAD, asked(t=110.0), ended("refused", 110.1)], ""),
     ("a fault that nobody healed", [*fault("fra-a", "node", "stop", 50.0), asked(), ended("late", 110.0)], ""),
@@ -127,7 +150,7 @@ def verdict(events: list[Event]) -> Verdict:
 def test_each_forbidden_thing_is_found(sentence: str, events: list[Event], said: str) -> None:
     found = verdict(events)
     assert [problem.what for problem in found.problems] == ([said] if said else []), sentence
-    assert found.good is not said
+    assert found.good is (not said)
 
 
 def many(count: int, executions: int) -> list[Event]:
@@ -149,6 +172,24 @@ def test_executions_are_bounded(sentence: str, requests: int, executions: int, *
     found = verdict(many(requests, executions))
     assert found.good is good, sentence
     assert (found.asked, found.executions) == (requests, executions)
+
+
+def test_what_nobody_sees_is_no_good_run() -> None:
+    assert [one.what for one in verdict([]).problems] == ["nobody asked anything"]
+    untold = verdict(many(1000, 0))
+    assert [one.what for one in untold.problems] == ["of 1000 right answers no node tells"]
+    assert verdict(many(1000, 951)).good
+
+
+def test_a_planet_that_refuses_everything_is_no_good_one() -> None:
+    events = [
+        msgspec.structs.replace(event, id=f"r{number}")
+        for number in range(1000)
+        for event in (asked(), ended("503", reason="no-endpoint", retry_after=True))
+    ]
+    assert [one.what for one in verdict(events).problems] == [
+        "1000 of 1000 requests were refused while nothing was broken"
+    ]
 
 
 def test_refusals_out_of_the_blue_are_told_and_allowed() -> None:
