@@ -23,6 +23,8 @@ from tests.support.wait import wait_until
 
 CHUNK = 1 << 18
 LIMITS = Limits(parallel=4, min_bytes_per_s=65_536, watch_ms=600)
+#: On a busy machine even a refusal takes a while.
+PATIENT = Limits(parallel=4, min_bytes_per_s=1)
 
 
 @pytest.fixture
@@ -129,12 +131,12 @@ async def test_an_origin_that_does_not_deliver_is_down(
     blob = bucket.publish(size_bytes=4 * CHUNK, chunk_bytes=CHUNK).weights
     origin.fail(**fault)  # type: ignore[arg-type] # the table above
     with pytest.raises(EdgeError, match=text) as caught:
-        await fetch(blob, store, origin.url)
+        await fetch(blob, store, origin.url, limits=LIMITS if text == "too slowly" else PATIENT)
     assert caught.value.reason is Reason.ORIGIN_DOWN, sentence
     assert (caught.value.status, caught.value.retryable, caught.value.retry_after_s) == (503, True, 2)
     assert not store.blob_path(blob.blake3).exists()
     origin.behave()
-    await fetch(blob, store, origin.url)
+    await fetch(blob, store, origin.url, limits=PATIENT)
     assert content_digest(store.blob_path(blob.blake3)) == blob.blake3
 
 
