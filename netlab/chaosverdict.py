@@ -179,7 +179,9 @@ def _end(began: Event, end: Event, blame: Blame) -> str:
         return f"{end.outcome}: {end.wrong}"
     if end.outcome == RIGHT:
         took_s = end.t - began.t
-        return f"right after {took_s:.1f} s, past its deadline" if took_s > LATEST_S else ""
+        if took_s <= LATEST_S or blame.explains(began.at, "late", began.t, end.t):
+            return ""
+        return f"right after {took_s:.1f} s, past its deadline, and nothing on {began.at}'s way explains it"
     if end.outcome in REFUSALS:
         if not end.reason:
             return f"{end.outcome} without Edge-Drop-Reason"

@@ -57,7 +57,8 @@ CASES = [
     ("sent on and on", [asked(), *[record("forwarded")] * 4, ended("200")], "forwarded 4 times"),
     ("nobody's request", [asked(), ended("200"), record("taken", request="r2")], "a node knows of a request that nobody made"),
     ("not well at the end", [asked(), ended("200"), Event(t=1.0, at="chaos", what="unwell", text="iad-a is down")], "iad-a is down"),
-    ("no end of patience", [asked(), record("taken"), ended("200", 107.2)], "right after 7.2 s, past its deadline"),
+    ("no end of patience", [asked(), record("taken"), ended("200", 107.2)], "right after 7.2 s, past its deadline, and nothing on ber's way explains it"),
+    ("that its POP slept through", [*FRA_DEAD, asked(), record("taken"), ended("200", 107.2)], ""),
     (
         "back to where it came from",
         [asked(), record("answered", "fra-a/proxy"), record("forwarded", "fra-a/proxy"), ended("200")],
