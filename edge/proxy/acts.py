@@ -20,7 +20,7 @@ from edge.proxy.holds import FETCH_MS, SILENT_S
 from edge.proxy.loader import ROOM_S
 from edge.proxy.models import Models
 from edge.proxy.worker import LocalWorker
-from edge.wire import calls
+from edge.wire import calls, states
 from edge.wire.dial import Dialer
 
 #: A model in use may become idle within this; then it is evicted after all.
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class Act(msgspec.Struct, omit_defaults=True):
     """What was done, for people and programs.
 
-    `outcome`: resident | on-disk (brought, or there already) · evicted | absent · pinned | unpinned.
+    `outcome`: resident | on-disk (brought, or there already) · evicted, pinned, unpinned | absent.
     """
 
     digest: str
@@ -123,7 +123,10 @@ class Acts:
 
     async def collect(self, *, dry_run: bool) -> calls.Collected:
         """Let go of what no version of the catalogue, no pin and no hold needs on this disk."""
-        reply = await self._store.shared().request(calls.Collect(dry_run=dry_run), timeout_s=COLLECT_S)
+        return await self._collected(calls.Collect(dry_run=dry_run), COLLECT_S)
+
+    async def _collected(self, head: calls.Head, timeout_s: float) -> calls.Collected:
+        reply = await self._store.shared().request(head, timeout_s=timeout_s)
         if not isinstance(reply.head, calls.Collected):
             raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")
         return reply.head
@@ -139,8 +142,9 @@ class Acts:
             on = [name for name, one in self._workers.items() if self._has(one, digest)]
             if on:
                 raise _busy(f"{digest} is on {', '.join(on)}; evict it from the device first")
-            await self._store.shared().request(calls.Drop(digest=digest), timeout_s=CALL_S)
-            return Act(digest, tier, "evicted", ms=clock.now_ms() - began_ms)
+            went = await self._collected(calls.Drop(digest=digest), CALL_S)
+            outcome = "evicted" if went.bytes else "absent"
+            return Act(digest, tier, outcome, freed_bytes=went.bytes, ms=clock.now_ms() - began_ms)
         asked = [self._named(worker)] if worker else list(self._workers.values())
         freed: list[str] = []
         freed_bytes = 0
@@ -151,6 +155,13 @@ class Acts:
                 freed.append(one.name)
         outcome = "evicted" if freed else "absent"
         return Act(digest, tier, outcome, tuple(freed), freed_bytes=freed_bytes, ms=clock.now_ms() - began_ms)
+
+    async def stored(self) -> list[calls.StoredModel]:
+        """What lies on this disk, whether the catalogue names it or not: all that is pinned, and the rest
+        as far as the store lists it.
+        """
+        reply = await self._store.shared().request(calls.Status(), timeout_s=CALL_S)
+        return states.weights_state(reply.head, await reply.whole()).models
 
     async def pin(self, digest: str, pinned: bool) -> Act:
         """Keep a model from being evicted, on the disk and on every device it comes to; or no longer.

@@ -146,14 +146,15 @@ class App:
                     raw = await parts.keeper.manifest(digest, deadline_ms)
                 case calls.Drop(digest):
                     parts.floors.check_free(digest)
-                    await parts.keeper.evict(digest)
+                    head = await parts.keeper.evict(digest)
                 case calls.Pin(digest, pinned):
                     await parts.floors.pin(digest, pinned=pinned)
                 case calls.Verify(digest, deadline_ms):
                     head = await verify(parts.hydrator, digest, deadline_ms)
                 case calls.Collect(dry_run):
                     catalogue = parts.catalogues.state()[1]
-                    head = await collect(parts.hydrator, catalogue, parts.floors, dry_run=dry_run)
+                    objects = parts.objects.lately()
+                    head = await collect(parts.hydrator, catalogue, parts.floors, objects, dry_run=dry_run)
                 case _:
                     raise EdgeError(Reason.PROTOCOL, "not a call that waits")
         except EdgeError as error:

@@ -14,9 +14,9 @@ import msgspec
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.facts import Tier
-from edge.weights.budget import host_missing_bytes
+from edge.weights.budget import Shelf, host_missing_bytes, shelf_of
 from edge.weights.hydrate import Hydrator
-from edge.weights.layout import blob_key, manifest_key
+from edge.weights.layout import blob_key, ingest_key, manifest_key
 from edge.weights.manifest import DIGEST, Manifest
 from edge.weights.manifests import Far
 from edge.weights.residency import Residency
@@ -27,6 +27,7 @@ MAX_DEADLINE_MS: Final = 600_000.0
 #: For how long a drop tries again while somebody has a blob open.
 DROP_PATIENCE_S: Final = 0.5
 DROP_RETRY_S: Final = 0.02
+_IN_USE: Final = "is in use on this node; unload it first"
 
 
 class Holder:
@@ -221,25 +222,39 @@ class Keeper:
             for _ in range(count):
                 self._unhold(digest, holder)
 
-    async def evict(self, digest: str) -> None:
-        """A manifest and those of its blobs that no other one here needs leave this disk.
+    async def evict(self, digest: str) -> calls.Collected:
+        """A manifest and those of its blobs that no other one here needs leave this disk; what went.
 
         Raises EdgeError(BUSY) while somebody uses it. Who keeps it for good is the caller's to check.
         """
         known = self._hydrator.manifests.known
         if digest not in known:
-            return
+            return calls.Collected()
         if digest in self._held:
-            raise _in_use(digest)
+            raise self._in_use(digest)
         needed = {file.blake3 for other, one in known.items() if other != digest for file in one.files}
         blobs = {file.blake3 for file in known[digest].files} - needed
-        keys = [*map(blob_key, sorted(blobs)), manifest_key(digest)]
+        keys = [*map(ingest_key, sorted(blobs)), *map(blob_key, sorted(blobs)), manifest_key(digest)]
+        sizes = {key: self._ledger.size_bytes(key) for key in keys if key in self._ledger}
         until_s = clock.now_s() + DROP_PATIENCE_S
         while await self._hydrator.disk.drop(keys):
             # This process itself opens blobs for moments, to warm them: that is not being in use.
             if digest in self._held or clock.now_s() >= until_s:
-                raise _in_use(digest)
+                raise self._in_use(digest)
             await asyncio.sleep(DROP_RETRY_S)
+        gone = Counter(map(shelf_of, sizes))
+        return calls.Collected(
+            gone[Shelf.MANIFESTS], gone[Shelf.BLOBS], gone[Shelf.INGEST], sum(sizes.values())
+        )
+
+    def _in_use(self, digest: str) -> EdgeError:
+        known = self._hydrator.manifests.known.get(digest)
+        keys = [ingest_key(file.blake3) for file in known.files] if known is not None else []
+        comes = any(map(self._ledger.pinned, keys))
+        why = "is on its way to this node; evict it once it is here" if comes else _IN_USE
+        return EdgeError(
+            Reason.BUSY, f"{digest} {why}", source=Source.DOWNSTREAM, retryable=True, retry_after_s=1
+        )
 
     # --- state
 
@@ -269,16 +284,6 @@ class Keeper:
             self._inventory = now
             self._number += 1
         return self._number, now
-
-
-def _in_use(digest: str) -> EdgeError:
-    return EdgeError(
-        Reason.BUSY,
-        f"{digest} is in use on this node; unload it first",
-        source=Source.DOWNSTREAM,
-        retryable=True,
-        retry_after_s=1,
-    )
 
 
 def _seconds(deadline_ms: float) -> float:

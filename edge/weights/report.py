@@ -12,7 +12,7 @@ from edge.weights.manifest import Manifest
 from edge.weights.regional import Regional
 from edge.wire import calls
 
-#: What one head can carry (64 KiB).
+#: Of those that are neither pinned nor kept.
 MAX_LISTED_MODELS: Final = 150
 MAX_LISTED_FETCHES: Final = 64
 
@@ -20,11 +20,18 @@ MAX_LISTED_FETCHES: Final = 64
 def weights_state(
     hydrator: Hydrator, keeper: Keeper, floors: Floors, regional: Regional, served_bytes: int
 ) -> calls.WeightsState:
-    """What `Status` is answered with; the models that are held, then those held last."""
+    """What `Status` is answered with; the models that are pinned or kept, those that are held, then those
+    held last.
+    """
     ledger, now_ms = hydrator.disk.ledger, clock.now_ms()
+    stay = floors.pinned | floors.kept
     listed = sorted(
         hydrator.manifests.known.items(),
-        key=lambda item: (keeper.holds(item[0]) > 0, ledger.last_held_ms(manifest_key(item[0]))),
+        key=lambda item: (
+            item[0] in stay,
+            keeper.holds(item[0]) > 0,
+            ledger.last_held_ms(manifest_key(item[0])),
+        ),
         reverse=True,
     )
 
@@ -57,7 +64,7 @@ def weights_state(
         sources={str(kind): count for kind, count in hydrator.fetched.by.items()},
         served_bytes=served_bytes,
         index=regional.state(),
-        models=[stored(digest, known) for digest, known in listed[:MAX_LISTED_MODELS]],
+        models=[stored(digest, known) for digest, known in listed[: len(stay) + MAX_LISTED_MODELS]],
         evictions=hydrator.disk.evictions,
         host_resident_bytes=keeper.residency.of(keeper.host_sizes()),
         fetching=fetching(hydrator),

@@ -6,7 +6,7 @@ goes although there is room. Lives in the event loop.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from edge.errors import EdgeError, Reason, Source
@@ -65,8 +65,10 @@ async def verify(hydrator: Hydrator, digest: str, deadline_ms: float) -> calls.V
     return done
 
 
-async def collect(hydrator: Hydrator, catalogue: bytes, floors: Floors, *, dry_run: bool) -> calls.Collected:
-    """Let go of what nobody needs, or only count it.
+async def collect(
+    hydrator: Hydrator, catalogue: bytes, floors: Floors, objects: Set[str], *, dry_run: bool
+) -> calls.Collected:
+    """Let go of what nobody needs, or only count it. `objects` are blobs that requests need.
 
     Raises EdgeError(NO_CATALOGUE) while none was ever seen: without one, everything would go.
     """
@@ -83,6 +85,7 @@ async def collect(hydrator: Hydrator, catalogue: bytes, floors: Floors, *, dry_r
         {digest: [file.blake3 for file in manifest.files] for digest, manifest in known.items()},
         catalogued | floors.pinned | floors.kept,
         catalogued,
+        objects,
     )
     done = calls.Collected(unclaimed_bytes=sum(map(ledger.size_bytes, found.unclaimed)))
     disk = hydrator.disk

@@ -269,3 +269,47 @@ def test_other_nodes_of_the_fleet_bring_it_when_they_are_asked(origin):
         assert [row["node"] for row in done["nodes"]] == ["ams-a", "fra-a", "iad-a"]
         assert {row["outcome"] for row in done["nodes"]} == {"on-disk"}
         assert "on-disk" in popctl(nodes["iad-a"], "models", "prefetch", "picker", "--region", "eu").stdout
+
+
+def test_what_left_the_catalogue_can_be_let_go_by_its_version_and_its_digest():
+    with open_directory() as root:
+        (root / "blobs").mkdir()
+        blobs, catalogue = root / "blobs", root / "catalog.json"
+        a_store(root, tiny.identity(blobs))
+        old = mf.decode_catalogue(catalogue.read_bytes())
+        a_store(root, tiny.identity(blobs), doubler(blobs), epoch=2)
+        new = mf.decode_catalogue(catalogue.read_bytes())
+        with running_node(origin=f"file://{root}", workers=()) as node:
+
+            def publish(epoch: int, models: mf.Catalogue) -> None:
+                catalogue.write_bytes(mf.encode_catalogue(mf.Catalogue(epoch, models.models)))
+                wait_until(lambda: told(node, "models", "ls")["epoch"] == epoch, "it is seen", within_s=20)
+
+            told(node, "models", "pull", "identity")
+            told(node, "models", "pin", "identity")
+            publish(3, old)
+            done = told(node, "models", "unpin", "identity")
+            assert (done["outcome"], done["version"], done["versions"]) == ("unpinned", "2", ["2"])
+            assert told(node, "models", "unpin", "identity")["outcome"] == "absent"
+            told(node, "models", "pin", "identity", "--version", "2")
+            assert told(node, "models", "unpin", done["digest"])["outcome"] == "unpinned"
+            gone = told(node, "models", "evict", "identity", "--version", "2", "--tier", "disk")
+            assert (gone["outcome"], gone["digest"], gone["freed_bytes"] > 0) == (
+                "evicted",
+                done["digest"],
+                True,
+            )
+            again = popctl(node, "models", "evict", "identity", "--version", "2", "--tier", "disk")
+            assert "unknown version of model identity; versions: 1" in again.stderr
+            # A rollout: what is pinned is the version that was current then.
+            told(node, "models", "pin", "identity")
+            publish(4, new)
+            assert told(node, "models", "unpin", "identity", "--version", "2")["outcome"] == "absent"
+            assert told(node, "models", "unpin", "identity")["versions"] == ["1"]
+            # And what was never meant is said.
+            assert told(node, "models", "evict", "identity", "--tier", "disk")["outcome"] == "absent"
+            for act in (["prefetch", "identity"], ["evict", "identity", "--tier", "disk"]):
+                ran = popctl(node, "models", *act, "--worker", "77")
+                assert (ran.returncode, "worker '77': a disk is the node's" in ran.stderr) == (1, True), (
+                    ran.stderr
+                )

@@ -9,6 +9,7 @@ import pytest
 from edge.errors import EdgeError, Reason
 from edge.wire import calls
 from tests.support.blobs import Bucket, Served, content_digest
+from tests.support.objects import put_object
 from tests.support.wait import wait_until
 
 CHUNK = 1 << 16
@@ -90,6 +91,32 @@ async def test_what_the_catalogue_forgot_goes_and_what_is_pinned_or_held_stays(
     await node.release(held)
     again, _ = await node.call(calls.Collect())
     assert (again.blobs, again.manifests, again.busy) == (2, 1, 0)
+
+
+async def test_what_requests_name_stays_and_what_nobody_named_leaves_the_book_of_objects(
+    bucket: Bucket, start: Start
+) -> None:
+    bucket.catalogue(1, [])
+    used = put_object(bucket.root, "used", b"u" * 50_000)
+    node = await start()
+    old = node.store / "blobs" / content_digest(bucket.root / "blobs" / used.blake3)
+
+    async def is_told() -> bool:
+        return bool((await node.call(calls.Catalogue()))[0].digest)
+
+    await wait_until(is_told)
+    named, _ = await node.call(calls.EnsureObjects(("used",), MIB, 10_000))
+    await node.call(calls.ReleaseObjects((named.objects[0].digest,)))
+    done, _ = await node.call(calls.Collect())
+    assert (done.blobs, done.busy, old.exists()) == (0, 0, True)
+    assert (await node.state()).objects_bytes == 50_000
+    assert await node.stop() == 0
+    # Of this run nobody named it.
+    node = await start()
+    assert (await node.state()).objects_bytes == 50_000
+    done, _ = await node.call(calls.Collect())
+    assert (done.blobs, done.bytes, old.exists()) == (1, 50_000, False)
+    assert (await node.state()).objects_bytes == 0
 
 
 async def test_a_fetch_tells_how_far_it_is(bucket: Bucket, origin: Served, start: Start) -> None:

@@ -1,5 +1,6 @@
 """What a weights process has, told and changed by its operator: Inventory, Drop, Pin, and Ensure without a hold."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.wire import calls
+from tests.support import region
 from tests.support.blobs import Bucket, Served
 from tests.support.wait import wait_until
 
@@ -86,6 +88,47 @@ async def test_a_drop_spares_what_is_held_pinned_or_needed_by_another_model(
     assert [stored.model for stored in (await node.state()).models] == ["two"]
     await node.call(calls.Drop(one.digest))
     assert (await node.state()).disk_used_bytes == node.on_disk()
+
+
+async def test_what_is_pinned_is_listed_however_long_ago_it_was_held(
+    bucket: Bucket, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = "import edge.weights.report\nedge.weights.report.MAX_LISTED_MODELS = 2\n"
+    monkeypatch.setattr(region, "PROGRAM", few + region.PROGRAM)
+    pinned, *_, late, last = models = [
+        bucket.publish(name, size_bytes=5_000, graph=name.encode()) for name in "abcde"
+    ]
+    node = await start()
+    for model in models:
+        await node.ensure(model)
+        await node.release(model)
+    await node.call(calls.Pin(pinned.digest))
+    listed = [(one.model, one.pinned) for one in (await node.state()).models]
+    assert listed == [("a", True), (last.manifest.name, False), (late.manifest.name, False)]
+
+
+async def test_an_eviction_says_what_went(bucket: Bucket, origin: Served, start: Start) -> None:
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    node = await start(min_bytes_per_s=1_000)
+    absent, _ = await node.call(calls.Drop(model.digest))
+    assert absent == calls.Collected()
+    origin.fail("drip", path_prefix=f"blobs/{model.weights.blake3}", drip_bps=100_000)
+    link = await node.connect()
+    coming = asyncio.get_running_loop().create_task(node.ensure(model, link))
+
+    async def comes() -> bool:
+        return bool((await node.state()).fetching)
+
+    await wait_until(comes)
+    with pytest.raises(EdgeError, match="on its way to this node; evict it once it is here"):
+        await node.call(calls.Drop(model.digest))
+    origin.behave()
+    await coming
+    with pytest.raises(EdgeError, match="unload it first"):
+        await node.call(calls.Drop(model.digest))
+    await node.release(model, link)
+    went, _ = await node.call(calls.Drop(model.digest))
+    assert went == calls.Collected(1, 2, 0, model.manifest.size_bytes + len(model.raw))
 
 
 async def test_a_pin_brings_the_model_and_keeps_it_over_restarts_also_from_a_smaller_budget(
