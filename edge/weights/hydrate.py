@@ -279,10 +279,11 @@ class Hydrator:
                         self._regional.errand(file, far, lambda: self._growth(file.blake3))
                     )
                     await self._until_here(file, errand, meter)
-                self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
+                # First of all: until it is booked, nodes that follow are told that it is not here.
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 self.disk.removed.discard(blob_key(file.blake3))
                 ledger.drop(key)
+                self._seals |= await self.disk.run(self.disk.store.seals, [file.blake3])
                 self._flights.start(self._settle(file.blake3, stack.pop_all()))
         except CorruptError as error:
             self._failures.remember(_claim(file), error)
