@@ -8,7 +8,7 @@ import click
 
 from edge.cli.node import FAILURE, NOT_FOUND, fail, tell
 from edge.cli.progress import progress
-from edge.cli.publish import interruptible, origin_options, origin_url
+from edge.cli.publish import interruptible, origin_options, origin_url, verify_option
 
 
 @click.group()
@@ -19,8 +19,11 @@ def data() -> None:
 @data.command()
 @click.argument("file", type=Path)
 @click.argument("name")
+@verify_option
 @origin_options
-def push(file: Path, name: str, config_path: Path | None, origin: str | None, *, as_json: bool) -> None:
+def push(
+    file: Path, name: str, config_path: Path | None, origin: str | None, *, verify: bool, as_json: bool
+) -> None:
     """Publish FILE as the object NAME; nodes read the new one within seconds."""
     from edge.errors import EdgeError
     from edge.weights.publish_objects import ObjectPublisher
@@ -28,7 +31,7 @@ def push(file: Path, name: str, config_path: Path | None, origin: str | None, *,
     url, stop = origin_url(config_path, origin), threading.Event()
     with progress() as report:
         try:
-            publisher = ObjectPublisher(url, stop=stop, report=report)
+            publisher = ObjectPublisher(url, stop=stop, report=report, verify=verify)
             done = interruptible(lambda: publisher.push_object(file, name), stop)
         except EdgeError as error:
             fail(error.message, FAILURE)

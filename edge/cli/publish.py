@@ -36,10 +36,17 @@ def origin_options(command: Any) -> Any:
     return command
 
 
+#: For who sends blobs.
+verify_option: Final = click.option(
+    "--verify", is_flag=True, help="Read what the origin has, and send again what is damaged there."
+)
+
+
 @click.command()
 @click.argument("store", type=Path)
 @click.argument("names", nargs=-1)
 @click.option("--current", help="The version to serve of the one model named; without, what STORE serves.")
+@verify_option
 @origin_options
 def push(
     store: Path,
@@ -48,6 +55,7 @@ def push(
     config_path: Path | None,
     origin: str | None,
     *,
+    verify: bool,
     as_json: bool,
 ) -> None:
     """Upload models of the folder STORE, all or NAMES, and serve them.
@@ -66,7 +74,7 @@ def push(
             # A repository says nothing of places: what the origin's catalogue says of them stays.
             return to.push(Path(folder), names, current, keep_placement=True)
 
-    _published(change, config_path, origin, as_json=as_json)
+    _published(change, config_path, origin, as_json=as_json, verify=verify)
 
 
 @click.command()
@@ -110,7 +118,12 @@ PUBLISH: Final = (push, rollout, rollback)
 
 
 def _published(
-    change: "Callable[[Publisher], Published]", config_path: Path | None, origin: str | None, *, as_json: bool
+    change: "Callable[[Publisher], Published]",
+    config_path: Path | None,
+    origin: str | None,
+    *,
+    as_json: bool,
+    verify: bool = False,
 ) -> None:
     """Make one change and say what came of it; any failure ends the program with its status."""
     origin = origin_url(config_path, origin)
@@ -120,7 +133,8 @@ def _published(
     stop = threading.Event()
     with progress() as report:
         try:
-            done = interruptible(lambda: change(Publisher(origin, stop=stop, report=report)), stop)
+            publisher = Publisher(origin, stop=stop, report=report, verify=verify)
+            done = interruptible(lambda: change(publisher), stop)
         except EdgeError as error:
             fail(error.message, NOT_FOUND if error.status == 404 else FAILURE)
     told = {
@@ -135,7 +149,8 @@ def _published(
     if not as_json:
         told.pop("schema_version")
         if not done.changed:
-            told["changed"] = "no: the origin serves this already"
+            sent = "; what it lacked was sent" if done.uploaded else ""
+            told["changed"] = f"no: the origin serves this already{sent}"
     tell(told, as_json=as_json)
 
 

@@ -310,7 +310,7 @@ class Download:
             self._choice.failed(site, wrong_bytes=True)
             chunk.errors[site] = CorruptError(
                 f"blob {self._file.blake3} ({self._file.name}): chunk {chunk.index} of {site.name} is not "
-                f"what its manifest says, {RETRIES + 1} times; publish the model again",
+                f"what its manifest says, {RETRIES + 1} times; push it again with --verify",
                 chunk.index,
             )
         elif isinstance(outcome, EdgeError) and outcome.reason in _NOT_DELIVERED:

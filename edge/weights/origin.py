@@ -284,7 +284,8 @@ def _no_bucket(url: str) -> OriginError:
 
 def _resized(path: str, size_bytes: int, object_bytes: int) -> OriginError:
     return OriginError(
-        f"{path} in the origin has {size_bytes} bytes, its manifest says {object_bytes}", lasting=True
+        f"{path} in the origin has {size_bytes} bytes, its manifest says {object_bytes}; publish it again",
+        lasting=True,
     )
 
 

@@ -22,6 +22,8 @@ from edge.weights.origin import ChangedError, Object, Origin, OriginError
 #: Above this a blob is sent in parts.
 SINGLE_PUT_BYTES: Final = 4 * mf.MIB
 _PIECE_BYTES: Final = mf.MIB
+#: Read by one request, where the origin's content is compared.
+_VERIFIED_BYTES: Final = 64 * mf.MIB
 #: One request may take so long, and a part of an upload that nothing answers to.
 REQUEST_TIMEOUT_MS: Final = 120_000
 #: Times that a blob is sent, and that a change is made anew because somebody else published.
@@ -53,14 +55,18 @@ class Published(NamedTuple):
 
 
 class Publisher:
-    """Changes one origin. Every method raises EdgeError with a sentence that says what to do."""
+    """Changes one origin. Every method raises EdgeError with a sentence that says what to do.
 
-    def __init__(self, url: str, *, stop: threading.Event, report: Report) -> None:
+    A blob that is there with the right size is taken for good; with `verify` it is read first.
+    """
+
+    def __init__(self, url: str, *, stop: threading.Event, report: Report, verify: bool = False) -> None:
         self._origin = Origin(
             url, request_timeout_ms=REQUEST_TIMEOUT_MS, stop=stop, read_timeout_ms=REQUEST_TIMEOUT_MS
         )
         self._report = report
         self._stop = stop
+        self._verify = verify
         self._uploaded = 0
         self._uploaded_bytes = 0
 
@@ -216,14 +222,31 @@ class Publisher:
         raw = _read_local(store / "manifests" / f"{digest}.json")
         for file in mf.decode(raw, expect_digest=digest).files:
             path = f"blobs/{file.blake3}"
-            if self._origin.size_bytes(path) != file.size_bytes:
+            if not self._has(file):
                 self._report.begins(f"{file.name} {file.blake3[:12]}", file.size_bytes)
                 self._send_blob(store / path, path, file)
                 self._uploaded += 1
                 self._uploaded_bytes += file.size_bytes
         path = f"manifests/{digest}.json"
-        if self._origin.size_bytes(path) != len(raw):
+        held = self._read(path) if self._origin.size_bytes(path) == len(raw) else None
+        if held is None or held.raw != raw:
             self._origin.put(path, raw)
+
+    def _has(self, file: mf.BlobFile) -> bool:
+        """Is this blob in the origin, as far as `verify` wants to know?"""
+        path = f"blobs/{file.blake3}"
+        if self._origin.size_bytes(path) != file.size_bytes:
+            return False
+        if not self._verify:
+            return True
+        self._report.begins(f"verify {file.name} {file.blake3[:12]}", file.size_bytes)
+        whole = blake3()
+        for start in range(0, file.size_bytes, _VERIFIED_BYTES):
+            end = min(start + _VERIFIED_BYTES, file.size_bytes)
+            for buffer in self._origin.range(path, start, end, object_bytes=file.size_bytes):
+                whole.update(buffer)
+                self._report.moved(len(buffer))
+        return whole.hexdigest() == file.blake3
 
     def _send_blob(self, source: Path, path: str, file: mf.BlobFile) -> None:
         for left in range(MAX_TRIES - 1, -1, -1):

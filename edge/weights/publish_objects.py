@@ -36,7 +36,7 @@ class ObjectPublisher(Publisher):
         checked_name(name, "this command")
         entry = entry_of(source, name)
         path, before = f"blobs/{entry.blake3}", self._uploaded_bytes
-        if self._origin.size_bytes(path) != entry.size_bytes:
+        if not self._has(entry.file):
             self._report.begins(f"{name} {entry.blake3[:12]}", entry.size_bytes)
             self._send_blob(source, path, entry.file)
             self._uploaded_bytes += entry.size_bytes

@@ -72,6 +72,18 @@ def test_an_object_in_a_bucket_is_sent_once_and_replaced_by_its_entry(
         assert caught.value.reason is Reason.UNKNOWN_OBJECT
 
 
+def test_an_object_that_is_damaged_in_the_origin_is_mended_by_a_push_that_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    (tmp_path / "one").write_bytes(b"one")
+    url = f"file://{tmp_path}/origin"
+    entry = publisher(url).push_object(tmp_path / "one", "docs/it").entry
+    blob = tmp_path / "origin/blobs" / entry.blake3
+    blob.write_bytes(b"two")
+    reads = ObjectPublisher(url, stop=threading.Event(), report=Silent(), verify=True)
+    told = reads.push_object(tmp_path / "one", "docs/it")
+    assert (told.changed, told.uploaded_bytes, blob.read_bytes()) == (False, 3, b"one")
+
+
 def test_popctl_says_what_it_did_and_what_is_wrong(tmp_path: Path) -> None:
     def popctl(*arguments: object) -> subprocess.CompletedProcess[str]:
         program = str(Path(sys.executable).with_name("popctl"))

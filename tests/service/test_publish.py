@@ -12,6 +12,7 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.weights import manifest as mf
+from edge.weights.origin import Origin
 from edge.weights.publish import SINGLE_PUT_BYTES, Publisher
 from netlab.clock import wait_until
 from tests.support import tiny
@@ -219,6 +220,27 @@ def test_a_version_whose_blobs_are_gone_is_not_rolled_out(stores):
             (stores["origin"] / "blobs" / blob.name).unlink()
     with pytest.raises(EdgeError, match="not whole in the origin"):
         publisher(url).rollout("identity", "2")
+
+
+def test_what_is_damaged_in_the_origin_is_mended_by_a_push_that_reads_it(origin, stores, monkeypatch):
+    url, read = origin
+    monkeypatch.setattr("edge.weights.publish._VERIFIED_BYTES", 100)
+    publisher(url).push(stores["two"], [], None)
+    bucket = Origin(url, request_timeout_ms=20_000, stop=threading.Event())
+    for kind in ("blobs", "manifests"):
+        victim = next((stores["one"] / kind).iterdir())
+        raw = bytearray(victim.read_bytes())
+        raw[5] ^= 1
+        bucket.put(f"{kind}/{victim.name}", bytes(raw))
+    blob, whole = next((stores["one"] / "blobs").iterdir()), victim.read_bytes()
+    report = Silent()
+    told = Publisher(url, stop=threading.Event(), report=report, verify=True).push(stores["two"], [], None)
+    assert (told.changed, told.uploaded, told.uploaded_bytes) == (False, 1, blob.stat().st_size)
+    assert read(f"blobs/{blob.name}") == blob.read_bytes()
+    assert read(f"manifests/{victim.name}") == whole
+    assert [what.split()[0] for what in report.begun] == ["verify", "graph", "verify"]
+    again = Publisher(url, stop=threading.Event(), report=report, verify=True).push(stores["two"], [], None)
+    assert again.uploaded == 0, "what is good is read and not sent"
 
 
 @pytest.mark.parametrize("status", [403, 405])
