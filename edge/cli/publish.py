@@ -47,6 +47,13 @@ verify_option: Final = click.option(
 @click.argument("names", nargs=-1)
 @click.option("--current", help="The version to serve of the one model named; without, what STORE serves.")
 @verify_option
+@click.option(
+    "--epoch-above",
+    metavar="EPOCH",
+    type=click.IntRange(0, 1 << 61),
+    default=0,
+    help="Publish as a higher epoch than this: where the origin was made anew and nodes hold this one.",
+)
 @origin_options
 def push(
     store: Path,
@@ -56,6 +63,7 @@ def push(
     origin: str | None,
     *,
     verify: bool,
+    epoch_above: int,
     as_json: bool,
 ) -> None:
     """Upload models of the folder STORE, all or NAMES, and serve them.
@@ -68,11 +76,11 @@ def push(
 
     def change(to: "Publisher") -> "Published":
         if not is_repository(store):
-            return to.push(store, names, current)
+            return to.push(store, names, current, epoch_above=epoch_above)
         with tempfile.TemporaryDirectory(prefix="popctl-push-") as folder:
             make_store(store, names, Path(folder))
             # A repository says nothing of places: what the origin's catalogue says of them stays.
-            return to.push(Path(folder), names, current, keep_placement=True)
+            return to.push(Path(folder), names, current, keep_placement=True, epoch_above=epoch_above)
 
     _published(change, config_path, origin, as_json=as_json, verify=verify)
 

@@ -56,12 +56,16 @@ def judge(held: Holding, raw: bytes) -> Accept | Same | Refuse:
     except EdgeError as error:
         return Refuse(error.message)
     if held.digest and catalogue.epoch == held.epoch:
-        return Refuse(f"epoch {catalogue.epoch} came again with other content; publish it as a higher epoch")
+        return Refuse(f"epoch {catalogue.epoch} came again with other content; {_above(held.epoch)}")
     if held.digest and catalogue.epoch < held.epoch:
         return Refuse(
-            f"epoch {catalogue.epoch} is lower than {held.epoch}, which is held; publish it as a higher epoch"
+            f"epoch {catalogue.epoch} is lower than {held.epoch}, which is held; {_above(held.epoch)}"
         )
     return Accept(Holding(raw, digest(raw), catalogue.epoch))
+
+
+def _above(epoch: int) -> str:
+    return f"publish it with `popctl models push --epoch-above {epoch}`"
 
 
 class Catalogues:
@@ -126,6 +130,7 @@ class Catalogues:
                 self._etag = found.etag
                 self._complaint = ""
             case Refuse(why):
+                self._etag = found.etag
                 self.refused += 1
                 self._complain(f"the origin's catalogue is refused: {why}")
 

@@ -71,13 +71,20 @@ class Publisher:
         self._uploaded_bytes = 0
 
     def push(
-        self, store: Path, names: Sequence[str], current: str | None, *, keep_placement: bool = False
+        self,
+        store: Path,
+        names: Sequence[str],
+        current: str | None,
+        *,
+        keep_placement: bool = False,
+        epoch_above: int = 0,
     ) -> Published:
         """Upload what the origin lacks of these models (all if none is named), then serve them.
 
         `current` is the version served from now on, of the one model that is named; else what
         the store's own catalogue says. With `keep_placement` a model that the origin has stays where
-        the origin's catalogue has it run and kept.
+        the origin's catalogue has it run and kept. Nodes that hold `epoch_above`, of an origin that was
+        made anew, believe what is published here.
         """
         local = _local_catalogue(store)
         wanted = _picked(local, names, current)
@@ -90,7 +97,7 @@ class Publisher:
         def change(present: mf.Catalogue) -> Models:
             return merged(present.models, wanted, keep_placement=keep_placement)
 
-        return self._change(change, first_epoch=local.epoch)
+        return self._change(change, first_epoch=local.epoch, epoch_above=epoch_above)
 
     def rollout(self, name: str, version: str) -> Published:
         """Serve this version of a model by default."""
@@ -166,20 +173,24 @@ class Publisher:
                 return None
             raise
 
-    def _change(self, change: Callable[[mf.Catalogue], Models], first_epoch: int = 0) -> Published:
+    def _change(
+        self, change: Callable[[mf.Catalogue], Models], first_epoch: int = 0, epoch_above: int = 0
+    ) -> Published:
         """Read, change, write if nobody else wrote; then again."""
         for left in range(MAX_TRIES - 1, -1, -1):
             before, found = self._catalogue()
             models = change(before)
-            if found is not None and models == before.models:
+            if found is not None and models == before.models and before.epoch > epoch_above:
                 return self._published(before, changed=False)
             epoch = before.epoch + 1 if found is not None else max(1, first_epoch)
-            after = mf.Catalogue(epoch, models)
+            after = mf.Catalogue(max(epoch, epoch_above + 1), models)
             raw = mf.encode_catalogue(after)
             mf.decode_catalogue(raw)
             self._check_served(before.models, models)
             if found is not None:
-                self._origin.put(f"catalogs/{before.epoch}.json", found.raw)
+                # Going back looks a few epochs far, so that behind a jump it lies below it too.
+                for epoch in sorted({before.epoch, after.epoch - 1}):
+                    self._origin.put(f"catalogs/{epoch}.json", found.raw)
             try:
                 self._origin.replace("catalog.json", raw, found)
             except ChangedError:
