@@ -36,6 +36,8 @@ _ONCE: Final = frozenset({"content-length", "content-range", "transfer-encoding"
 _TIMEVAL: Final = struct.Struct("@ll")
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
+#: A strong one that a request can repeat as it came: RFC 9110 allows bytes above 127 too.
+_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
@@ -189,7 +191,7 @@ class RawHttp:
         if "transfer-encoding" in head.fields or not _LENGTH.fullmatch(length) or int(length) != end - start:
             raise ConnectionError(f"the answer promises {length[:20] or 'unknown'} bytes, not {end - start}")
         etag = head.fields.get("etag", "")
-        if etag.startswith('"') and path not in self._etags:
+        if _ETAG.fullmatch(etag) and path not in self._etags:
             with self._lock:
                 while len(self._etags) >= MAX_ETAGS:
                     del self._etags[next(iter(self._etags))]

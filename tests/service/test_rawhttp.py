@@ -139,6 +139,14 @@ async def test_an_object_that_changes_is_noticed_once_then_digests_decide() -> N
         assert [("If-Range" in asked) for asked in script.asked] == [False, True, False]
 
 
+@pytest.mark.parametrize("tag", ['"caf\xe9"', '"a b"', 'W/"1"', "1", '"1'])
+async def test_a_tag_that_a_request_can_not_repeat_is_not_kept(tag: str) -> None:
+    async with scripted(*[head(more=f"ETag: {tag}\r\n") + BODY] * 2) as script:
+        origin = source(script.url)
+        assert [await get(origin), await get(origin)] == [BODY] * 2
+        assert not any("If-Range" in asked for asked in script.asked)
+
+
 async def test_a_redirect_is_followed_by_the_library() -> None:
     async with scripted(head() + BODY) as there:
         to = f"HTTP/1.1 302 x\r\nLocation: {there.url}blobs/x\r\nContent-Length: 0\r\n\r\n".encode()
