@@ -9,7 +9,7 @@ from netlab.clock import now_s, wait_until
 from netlab.lab import Lab
 from netlab.probe import Answer
 from tests.support import narrow as little
-from tests.support.joined import evict, route, state, wait_until_joined, wait_until_warm
+from tests.support.joined import evict, prefetch, route, state, wait_until_joined, wait_until_warm
 from tests.support.lab import Keeper
 from tests.support.load import Asked, Load
 
@@ -25,11 +25,6 @@ def planet(narrow: Lab) -> Lab:
     narrow.wan.mend()
     wait_until_joined(narrow)
     return narrow
-
-
-def prefetch(lab: Lab, node: str, model: str) -> None:
-    done = lab.node(node).popctl("models", "prefetch", model, "--tier", "device")
-    assert done.returncode == 0, done.stderr
 
 
 def hydration(lab: Lab, node: str) -> Any:

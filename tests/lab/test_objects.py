@@ -10,7 +10,7 @@ from netlab.clock import now_s
 from netlab.lab import Lab
 from netlab.probe import Answer
 from tests.support import narrow as little
-from tests.support.joined import evict, wait_until_joined, wait_until_warm
+from tests.support.joined import evict, prefetch, wait_until_joined, wait_until_warm
 from tests.support.lab import Keeper
 from tests.support.objects import put_object
 
@@ -39,8 +39,7 @@ def bring_near(lab: Lab, model: str) -> None:
     for pop in NEAREST.values():
         for other in little.HOMES:
             evict(lab, f"{pop}-a", other)
-        done = lab.node(f"{pop}-a").popctl("models", "prefetch", model, "--tier", "device")
-        assert done.returncode == 0, done.stderr
+        prefetch(lab, f"{pop}-a", model)
         wait_until_warm(lab, f"{pop}-a", f"{pop}-a/0", model)
 
 
