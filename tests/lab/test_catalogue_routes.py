@@ -14,6 +14,7 @@ from netlab.lab import Lab
 from tests.support.flap import flapping
 from tests.support.flow import BROKEN, Flow
 from tests.support.joined import IDENTITY, ask
+from tests.support.lab import Keeper
 from tests.support.load import Load
 
 pytestmark = pytest.mark.lab
@@ -22,9 +23,14 @@ FAMILIES = [4, 6]
 CONNECTIONS = 8
 
 
+@pytest.fixture(scope="module")
+def whole(keeper: Keeper) -> None:
+    """Whatever was broken before."""
+    keeper.ensure("lab").heal()
+
+
 @pytest.fixture
-def planet(lab: Lab) -> Iterator[Lab]:
-    lab.heal()
+def planet(whole: None, lab: Lab) -> Iterator[Lab]:
     yield lab
     Lab.running().heal()
 

@@ -208,7 +208,7 @@ BOTH: Final = ("fra-ams", "ams-fra")
 CASES: Final = (
     Case("fra-a", "kill", AMS, _served_by("ams"), quick=False),
     Case("fra-a", "stop", AMS, _served_by("ams"), quick=False),
-    Case("fra-a", "blackhole", AMS, _served_by("ams")),
+    Case("fra-a", "blackhole", AMS, _served_by("ams"), quick=False),
     Case("fra-a", "full", "a model has no room on fra-a", _always(_disk_full)),
     Case("fra-a", "clock-ahead", "its log is of another hour", _always(_ahead), quick=False),
     Case("fra-a", "clock-behind", "fra-a is alone and serves", _always(_alone), quick=False),
