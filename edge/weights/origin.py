@@ -33,6 +33,7 @@ from obstore.store import from_url
 
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.rawhttp import RawHttp, Refused, Resized, serves
+from edge.weights.refusal import code, cure, reason
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode, UpdateVersion
@@ -44,6 +45,7 @@ READ_TIMEOUT_MS: Final = 2_000
 RETRY_AFTER_S: Final = 2
 #: What S3 answers where AWS_ENDPOINT has no such bucket.
 _NO_BUCKET: Final = "NoSuchBucket"
+_NO_RIGHTS: Final = "AccessDenied"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _FILE_BUFFER_BYTES: Final = 1024 * 1024
 _COMPARED_BYTES: Final = 16 * 1024 * 1024
@@ -308,24 +310,23 @@ def _down(path: str, error: Exception, url: str) -> OriginError:
         return OriginError(f"{path} is not in the origin", missing=True)
     if isinstance(error, NotSupportedError):
         return OriginError(f"the origin answers a Range request for {path} with the whole object")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return OriginError(f"the origin refuses {path}: check its credentials", lasting=True)
-    first_line = str(error).partition("\n")[0][:200]
-    return OriginError(f"{path} could not be fetched from the origin: {first_line}")
+    helps = cure(str(error))
+    if helps or isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return OriginError(f"the origin refuses {path}: {helps or 'check its credentials'}", lasting=True)
+    return OriginError(f"{path} could not be fetched from the origin: {reason(str(error))}")
 
 
 def _unwritten(path: str, error: Exception, url: str) -> OriginError:
-    first_line = str(error).partition("\n")[0][:300]
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-        return OriginError(
-            f"the origin refuses to take {path}: check the rights of who publishes", lasting=True
-        )
+    helps, why = cure(str(error)), reason(str(error))
+    if helps or isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        rights = helps if helps and code(str(error)) != _NO_RIGHTS else "check the rights of who publishes"
+        return OriginError(f"the origin refuses to take {path}: {rights}", lasting=True)
     if url.startswith(("http:", "https:")):
         return OriginError(
-            f"{url} does not take {path}: {first_line}; most HTTP origins can only be read: give the URL of "
+            f"{url} does not take {path}: {why}; most HTTP origins can only be read: give the URL of "
             "the store behind it (s3://, gs://, az:// or file://)",
             lasting=True,
         )
     if isinstance(error, FileNotFoundError | NotFoundError):
         return _no_bucket(url)
-    return OriginError(f"{path} could not be written to the origin: {first_line}")
+    return OriginError(f"{path} could not be written to the origin: {why}")

@@ -12,7 +12,7 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.weights import manifest as mf
-from edge.weights.origin import Origin
+from edge.weights.origin import Origin, OriginError
 from edge.weights.publish import SINGLE_PUT_BYTES, Publisher
 from netlab.clock import wait_until
 from tests.support import tiny
@@ -257,6 +257,31 @@ def test_an_origin_that_takes_nothing(stores, monkeypatch, status):
         s3.refuse = status
         with pytest.raises(EdgeError, match=r"refuses to take|give the URL of the store behind it"):
             publisher(http).push(stores["one"], [], None)
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "text", "lasting"),
+    [
+        (403, "RequestTimeTooSkewed", "set the clock of this machine", True),
+        (403, "AccessDenied", "who may not list a bucket|check the rights of who publishes", True),
+        (400, "ExpiredToken", "renew them", True),
+        (503, "SlowDown", "SlowDown: no$", False),
+    ],
+)
+def test_the_word_of_a_store_is_told(monkeypatch, status, word, text, lasting):
+    with running_s3() as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        s3.says = status, word
+        bucket = Origin(s3.url, request_timeout_ms=20_000, stop=threading.Event())
+        for ask in (
+            lambda: bucket.small("a", 9),
+            lambda: list(bucket.range("a", 0, 5, object_bytes=9)),
+            lambda: bucket.put("a", b"x"),
+        ):
+            with pytest.raises(OriginError, match=text) as caught:
+                ask()
+            assert caught.value.lasting is lasting
 
 
 def popctl(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -178,7 +178,7 @@ def test_wrong_credentials_are_called_that(
         with pytest.raises(OriginError, match="the origin refuses a: check its credentials") as caught:
             ask()
         assert caught.value.lasting, what
-    with pytest.raises(OriginError, match="refuses to take a: check the rights of who publishes"):
+    with pytest.raises(OriginError, match="refuses to take a: check its credentials"):
         stranger.put("a", b"y")
 
 

@@ -1,7 +1,7 @@
 """As much of S3 as a publisher and a node use, in memory: objects, ranges, conditions, multipart.
 
-Signatures are not looked at. `refuse` makes it answer writes with a status, `meanwhile` runs once
-before the next conditional write, as a second publisher would.
+Signatures are not looked at. `refuse` makes it answer writes with a status, `says` everything with
+a status and a word; `meanwhile` runs once before the next conditional write, as a second publisher would.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ class S3:
         self.parts: dict[str, dict[int, bytes]] = {}
         self.writes: list[str] = []
         self.refuse: int | None = None
+        self.says: tuple[int, str] | None = None
         self.meanwhile: Callable[[], None] | None = None
         self.url = f"s3://{BUCKET}"
         self.environment = {
@@ -58,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         key, _ = self._asked()
+        if self._refused():
+            return None
         raw = self.store.objects.get(key)
         if raw is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -74,7 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 -- http.server calls it so
 
     def _refused(self) -> bool:
-        if self.store.refuse is None:
+        if self.store.says is not None:
+            status, word = self.store.says
+            self._answer(status, f"<Error><Code>{word}</Code><Message>no</Message></Error>".encode())
+            return True
+        if self.store.refuse is None or self.command in ("GET", "HEAD"):
             return False
         self._answer(self.store.refuse, b"<Error><Code>Refused</Code><Message>no</Message></Error>")
         return True
