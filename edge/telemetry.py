@@ -165,6 +165,17 @@ class Metrics:
         self.cache_bytes = Gauge(
             "edge_cache_bytes", "Bytes of weights, by tier.", ("tier",), registry=self.registry
         )
+        self.cache_resident_bytes = Gauge(
+            "edge_cache_resident_bytes",
+            "Of edge_cache_bytes of the host tier, what lay in memory when it was measured last.",
+            ("tier",),
+            registry=self.registry,
+        )
+        self.host_undersized = Gauge(
+            "edge_host_undersized",
+            "1 while weights of the host tier go out of memory again soon after they were read in.",
+            registry=self.registry,
+        )
         self.cache_limit_bytes = Gauge(
             "edge_cache_limit_bytes", "Budget of each tier.", ("tier",), registry=self.registry
         )

@@ -50,6 +50,9 @@ class Report:
             metrics.weights.moved_bytes = dict(weights.sources)
             metrics.cache_bytes.labels("disk").set(weights.disk_used_bytes)
             metrics.cache_bytes.labels("host").set(weights.host_used_bytes)
+            if weights.host_resident_bytes is not None:
+                metrics.cache_resident_bytes.labels("host").set(weights.host_resident_bytes)
+            metrics.host_undersized.set(weights.host_undersized)
             metrics.cache_limit_bytes.labels("disk").set(weights.disk_bytes)
             metrics.cache_limit_bytes.labels("host").set(weights.host_bytes)
             metrics.index_up.set(weights.index.state == "up")

@@ -67,6 +67,8 @@ def weights_state(
         models=[stored(digest, known) for digest, known in listed[: len(stay) + MAX_LISTED_MODELS]],
         evictions=hydrator.disk.evictions,
         host_resident_bytes=keeper.residency.of(keeper.host_sizes()),
+        host_read_bytes=keeper.residency.read_bytes,
+        host_undersized=keeper.residency.undersized,
         fetching=fetching(hydrator),
     )
 

@@ -31,6 +31,7 @@ from edge.weights.manifest import (
     Manifest,
     decode,
 )
+from edge.weights.pagecache import ask_for
 from edge.weights.slowread import SlowReader
 from edge.weights.unlinked import Evicted, Gone, Unlinked
 
@@ -283,8 +284,7 @@ class Store:
 
     def warm(self, digest: str) -> None:
         """Ask the kernel to read a blob into the page cache, ahead of the worker that maps it."""
-        with contextlib.suppress(OSError), self.blob_path(digest).open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        ask_for(self.blob_path(digest))
 
     def quarantine(self, key: str, digest: str) -> str:
         """Set a bad blob or unfinished blob aside, whole; returns its new key, "" if it is not there.

@@ -270,6 +270,9 @@ class WeightsState(msgspec.Struct, tag="weights-state", tag_field="op", omit_def
     evictions: int = 0
     #: Of `host_used_bytes`, what lay in memory when it was measured last, some seconds ago.
     host_resident_bytes: int | None = None
+    #: Read in again since the start, as the kernel had taken it; what was read in went out again soon.
+    host_read_bytes: int = 0
+    host_undersized: bool = False
     fetching: list[Fetching] = msgspec.field(default_factory=list)
     #: Of `disk_used_bytes`, objects that requests named, here or on their way.
     objects_bytes: int = 0

@@ -1,5 +1,7 @@
 """What is held is measured in memory as it is; a blob that was cut short kills who maps it, and comes anew."""
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.weights import residency
-from edge.weights.residency import Residency, resident_bytes
+from edge.weights import pagecache, residency
+from edge.weights.pagecache import ask_for, resident_bytes
+from edge.weights.residency import Residency
 from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.region import Fleet, fleet
 from tests.support.wait import wait_until
@@ -32,6 +35,7 @@ def drop(path: Path) -> None:
     """Out of memory; the kernel is then asked for what it is told to read, no more."""
     fd = os.open(path, os.O_RDONLY)
     try:
+        os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
@@ -58,7 +62,7 @@ def test_what_was_written_is_in_memory_until_it_is_dropped_and_comes_back_as_it_
 
 
 def test_windows_add_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residency, "_WINDOW_BYTES", MIB)
+    monkeypatch.setattr(pagecache, "_WINDOW_BYTES", MIB)
     assert resident_bytes(file) == 3 * MIB + 3
     drop(file)
     read(file, MIB - 8192, 16384)
@@ -85,20 +89,68 @@ class OneDisk:
         return work(*args)
 
 
-async def test_a_host_with_less_memory_than_is_held_says_so_once(file: Path, caplog) -> None:
+async def test_what_was_measured_is_told_and_of_the_rest_nothing(file: Path) -> None:
     held = {"blob": 3 * MIB + 3, "gone": 5}
     measured = Residency(OneDisk(file.parent), lambda: held)
     assert measured.of({"blob": 1}) is None
     await measured.sample()
     assert measured.of({"blob": 1}) == 3 * MIB + 3
     assert measured.of(held) is None, "half of it is not known"
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@contextlib.asynccontextmanager
+async def watching(file: Path, held: dict[str, int]) -> AsyncIterator[Residency]:
+    made = Residency(OneDisk(file.parent), lambda: held)
+    task = asyncio.get_running_loop().create_task(made.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_the_kernel_took_is_read_in_and_what_it_takes_again_is_told_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = 3 * MIB + 3
+    monkeypatch.setattr(residency, "SAMPLE_S", 0.01)
     drop(file)
-    for _ in range(2):
-        await measured.sample()
-    assert measured.of({"blob": 1}) == 0
+    async with watching(file, {"blob": size, "gone": 5}) as told:
+        await wait_until(lambda: told.measured.get("blob") == size, within_s=10)
+        assert (told.read_bytes, told.undersized) == (size, False)
+        drop(file)
+        await wait_until(lambda: told.undersized, within_s=10)
+        assert resident_bytes(file) == 0, "nobody fights the kernel"
+        await wait_until(lambda: told.measured["blob"] == 0, within_s=10)
+        assert (told.read_bytes, told.undersized) == (size, True)
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert "of 3145731 bytes of weights that are held 0 lie in memory" in caplog.text
+
+
+async def test_what_is_let_go_meanwhile_is_not_read_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residency, "PIECE_BYTES", MIB)
+    monkeypatch.setattr(pagecache, "PIECE_BYTES", MIB)
+    held = {"blob": 3 * MIB + 3}
+    drop(file)
+
+    class LetGo(OneDisk):
+        async def run(self, work, *args):
+            held.clear()
+            return work(*args)
+
+    told = Residency(LetGo(file.parent), lambda: held)
+    await told.read_in("blob")
+    assert told.read_bytes == MIB
+    assert resident_bytes(file) < 3 * MIB
+
+
+async def test_a_large_file_is_asked_for_whole(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    with path.open("wb") as large:
+        for _ in range(32):
+            large.write(os.urandom(MIB))
+        os.fsync(large.fileno())
+    drop(path)
+    ask_for(path)
+    await wait_until(lambda: resident_bytes(path) == 32 * MIB, within_s=20)
 
 
 # --- a real process
@@ -110,17 +162,25 @@ async def lone(tmp_path: Path, origin: Served) -> AsyncIterator[Fleet]:
         yield made
 
 
-async def test_the_store_tells_what_of_a_held_model_is_in_memory(bucket: Bucket, lone: Fleet) -> None:
+async def test_the_store_tells_what_of_a_held_model_is_in_memory_and_reads_in_what_is_not(
+    bucket: Bucket, lone: Fleet
+) -> None:
     model = bucket.publish(size_bytes=MIB)
     node = await lone.start("n")
     await node.ensure(model)
+    path = node.store / "blobs" / model.weights.blake3
+    drop(path)
 
-    async def measured() -> bool:
-        state = await node.state()
-        total = model.manifest.size_bytes
-        return (state.host_resident_bytes, state.models[0].resident_bytes) == (total, total)
+    async def is_read() -> bool:
+        return (await node.state()).host_read_bytes == model.weights.size_bytes
 
-    await wait_until(measured, within_s=30, every_s=0.1)
+    await wait_until(is_read, within_s=30, every_s=0.1)
+    assert resident_bytes(path) == model.weights.size_bytes
+    state = await node.state()
+    total = model.manifest.size_bytes
+    assert state.host_resident_bytes in (total - model.weights.size_bytes, total), "as it was measured"
+    assert state.models[0].resident_bytes == state.host_resident_bytes
+    assert not state.host_undersized
     await node.release(model)
     state = await node.state()
     assert (state.host_resident_bytes, state.models[0].resident_bytes) == (0, None)

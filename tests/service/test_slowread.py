@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.weights.manifest import digest
-from edge.weights.residency import resident_bytes
+from edge.weights.pagecache import resident_bytes
 from edge.weights.slowread import PIECE_BYTES, LetGoError, SlowReader
 from edge.weights.unlinked import is_open_elsewhere
 

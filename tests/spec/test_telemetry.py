@@ -11,11 +11,13 @@ NAMES = {
     "edge_cache_bytes": {("tier",)},
     "edge_cache_evictions": {("tier",)},
     "edge_cache_limit_bytes": {("tier",)},
+    "edge_cache_resident_bytes": {("tier",)},
     "edge_child_exits": {("role",)},
     "edge_connections": {()},
     "edge_dropped": {("reason",)},
     "edge_endpoint_up": {("served_by",)},
     "edge_forwarded": {("model", "outcome")},
+    "edge_host_undersized": {()},
     "edge_hydration_bytes": {("source",)},
     "edge_hydration_estimate_error_ratio": {("source",)},
     "edge_hydration_failures": {("reason",)},
@@ -52,6 +54,7 @@ def scraped():
     metrics.estimated("origin", 0.1)
     metrics.cache_bytes.labels("disk").set(1)
     metrics.cache_limit_bytes.labels("disk").set(2)
+    metrics.cache_resident_bytes.labels("host").set(1)
     metrics.in_flight.labels("n/0").set(0)
     metrics.endpoint_up.labels("n/0").set(1)
     metrics.exits.labels("proxy").set(0)
