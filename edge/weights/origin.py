@@ -49,6 +49,12 @@ _NO_RIGHTS: Final = "AccessDenied"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _FILE_BUFFER_BYTES: Final = 1024 * 1024
 _COMPARED_BYTES: Final = 16 * 1024 * 1024
+#: S3 takes no part below 5 MiB, and 10,000 of them.
+PART_BYTES: Final = 5 * 1024 * 1024
+MAX_PARTS: Final = 9_000
+#: As many parts at a time as the library sends by itself, and no more than this of them in memory.
+_PARTS_AT_ONCE: Final = 12
+_PARTS_BYTES: Final = 256 * 1024 * 1024
 
 
 class OriginError(EdgeError):
@@ -187,12 +193,13 @@ class Origin:
         except (BaseError, OSError, ValueError) as error:
             raise _down(path, error, self.url) from error
 
-    def put(self, path: str, content: bytes | Iterator[bytes]) -> None:
+    def put(self, path: str, content: bytes | Iterator[bytes], size_bytes: int = 0) -> None:
         """Write an object whole: readers see the old one or the new one. Raises OriginError.
 
-        What the iterator raises passes through, and nothing is written then.
+        What the iterator raises passes through, and nothing is written then. `size_bytes` is how much it
+        will give: what is large goes in larger parts.
         """
-        self._put(path, content, None)
+        self._put(path, content, None, part_bytes(size_bytes))
 
     def replace(self, path: str, raw: bytes, before: Object | None) -> None:
         """Write a small object if it still is what `before` says (None: not there).
@@ -242,10 +249,13 @@ class Origin:
         except OSError as error:
             raise _unwritten(f"{root}/.lock", error, self.url) from error
 
-    def _put(self, path: str, content: bytes | Iterator[bytes], mode: "PutMode | None") -> None:
+    def _put(
+        self, path: str, content: bytes | Iterator[bytes], mode: "PutMode | None", part: int = PART_BYTES
+    ) -> None:
         self._check_stop(path)
+        at_once = max(1, min(_PARTS_AT_ONCE, _PARTS_BYTES // part))
         try:
-            obstore.put(self._open(), path, content, mode=mode)
+            obstore.put(self._open(), path, content, mode=mode, chunk_size=part, max_concurrency=at_once)
         except (AlreadyExistsError, PreconditionError) as error:
             raise ChangedError(path) from error
         except NotImplementedError:
@@ -277,6 +287,11 @@ class Origin:
     def _check_stop(self, path: str) -> None:
         if self._stop.is_set():
             raise OriginError(f"{path} was not fetched: the node stops")
+
+
+def part_bytes(size_bytes: int) -> int:
+    """How large the parts of an object are, so that they are not too many."""
+    return max(PART_BYTES, -(-size_bytes // MAX_PARTS))
 
 
 def _no_bucket(url: str) -> OriginError:

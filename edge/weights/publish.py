@@ -265,7 +265,7 @@ class Publisher:
             try:
                 # In parts only what is large: a small object is one request instead of three.
                 small = file.size_bytes <= SINGLE_PUT_BYTES
-                self._origin.put(path, b"".join(pieces) if small else pieces)
+                self._origin.put(path, b"".join(pieces) if small else pieces, file.size_bytes)
             except OriginError as error:
                 if error.lasting or self._stop.is_set() or not left:
                     raise

@@ -12,7 +12,7 @@ import pytest
 
 from edge.errors import EdgeError, Reason
 from edge.weights import manifest as mf
-from edge.weights.origin import Origin, OriginError
+from edge.weights.origin import Origin, OriginError, part_bytes
 from edge.weights.publish import SINGLE_PUT_BYTES, Publisher
 from netlab.clock import wait_until
 from tests.support import tiny
@@ -157,6 +157,23 @@ def test_a_large_blob_travels_in_parts_and_is_counted(stores, monkeypatch, tmp_p
         for blob in (big / "blobs").iterdir():
             assert s3.objects[f"blobs/{blob.name}"] == blob.read_bytes()
         assert s3.writes[-1] == "catalog.json", "the catalogue comes last"
+
+
+@pytest.mark.parametrize("size_bytes", [1, 48 << 30, 100 << 30, mf.BLOB_MAX_BYTES])
+def test_no_blob_has_more_parts_than_a_bucket_takes(size_bytes):
+    part = part_bytes(size_bytes)
+    assert 5 * mf.MIB <= part <= 5 << 30
+    assert part * 10_000 >= size_bytes
+
+
+def test_what_has_too_many_parts_goes_in_larger_ones(monkeypatch):
+    monkeypatch.setattr("edge.weights.origin.MAX_PARTS", 2)
+    with running_s3() as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        bucket = Origin(s3.url, request_timeout_ms=20_000, stop=threading.Event())
+        bucket.put("blobs/a", iter([bytes(mf.MIB)] * 15), 15 * mf.MIB)
+        assert s3.uploads == [[7.5 * mf.MIB] * 2]
 
 
 @pytest.mark.parametrize("side", [16, 1280])

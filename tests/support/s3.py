@@ -23,6 +23,8 @@ class S3:
         self.objects: dict[str, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
         self.writes: list[str] = []
+        #: Bytes of the parts of each upload.
+        self.uploads: list[list[int]] = []
         self.refuse: int | None = None
         self.says: tuple[int, str] | None = None
         self.meanwhile: Callable[[], None] | None = None
@@ -119,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, told.encode())
         parts = self.store.parts.pop(query["uploadId"][0])
         self.store.objects[key] = b"".join(part for _, part in sorted(parts.items()))
+        self.store.uploads.append([len(part) for _, part in sorted(parts.items())])
         self.store.writes.append(key)
         told = (
             f"<CompleteMultipartUploadResult><Location>/</Location><Bucket>{BUCKET}</Bucket><Key>{key}</Key>"
