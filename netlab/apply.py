@@ -24,6 +24,7 @@ from netlab.steps import (
     Namespace,
     Neighbour,
     Route,
+    Rule,
     Step,
     Sysctl,
     Tag,
@@ -96,6 +97,8 @@ def _do(ip: Any, step: Step) -> None:
             ip.neigh("replace", dst=address, lladdr=mac, ifindex=_index(dev), state=_PERMANENT)
         case Route():
             ip.route("add", **_route(step))
+        case Rule():
+            ip.rule("add", **_rule(step))
         case Tag(_, name):
             ip.link("set", index=_index(name), ifalias=names.TAG)
         case Drop(Namespace(ns)):
@@ -108,6 +111,8 @@ def _do(ip: Any, step: Step) -> None:
             ip.addr("del", index=_index(dev), address=address, prefixlen=prefix)
         case Drop(Route() as route):
             ip.route("del", **_route(route))
+        case Drop(Rule() as rule):
+            ip.rule("del", **_rule(rule))
         case _:
             raise LookupError("nothing takes this back")
 
@@ -154,7 +159,20 @@ def _route(step: Route) -> dict[str, Any]:
     }
     if step.src:
         route["prefsrc"] = step.src
+    if step.table:
+        route["table"] = step.table
     return route
+
+
+def _rule(step: Rule) -> dict[str, Any]:
+    family = socket.AF_INET6 if ":" in step.source else socket.AF_INET
+    return {
+        "family": family,
+        "src": step.source,
+        "table": step.table,
+        "priority": step.table,
+        "protocol": names.ROUTE_PROTO,
+    }
 
 
 def _write_sysctl(key: str, value: str) -> None:
@@ -208,6 +226,21 @@ def drop_host_link() -> None:
         except (LookupError, NetlinkError) as error:
             if isinstance(error, NetlinkError) and error.code != 19:  # ENODEV: its namespace took it along
                 raise ApplyError(f"{names.HOST_LINK}: {error}") from error
+
+
+def drop_host_rules() -> int:
+    """Remove our rules from the host: how many there were."""
+    found = 0
+    with IPRoute() as ip:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for rule in ip.get_rules(family=family):
+                if rule.get_attr("FRA_PROTOCOL") == names.ROUTE_PROTO:
+                    kept = {
+                        name: rule.get_attr(f"FRA_{name.upper()}") for name in ("src", "table", "priority")
+                    }
+                    ip.rule("del", family=family, **kept)
+                    found += 1
+    return found
 
 
 def host_routes() -> list[IPv4Network | IPv6Network]:

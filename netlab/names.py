@@ -14,9 +14,13 @@ ENV_TAG: Final = "EDGEPOP_LAB_TAG"
 #: The host's own namespace, in plans.
 HOST: Final = ""
 HOST_LINK: Final = "ep-host"
-#: `proto` of the routes we set (ip route show proto 158).
+#: `proto` of the routes and rules we set (ip route show proto 158).
 ROUTE_PROTO: Final = 158
+#: The host's table and rules for what it sends from the lab's address (ip route show table 5158).
+HOST_TABLE: Final = 5158
 MARKER: Final = "ann0"
+#: In the environment of what `poplab exec` runs, and of its children: it is no part of the place.
+VISITOR: Final = "POPLAB_EXEC"
 WAN: Final = f"{PREFIX}wan"
 ORIGIN: Final = f"{PREFIX}origin"
 

@@ -17,6 +17,7 @@ from netlab.steps import (
     Namespace,
     Neighbour,
     Route,
+    Rule,
     Step,
     Sysctl,
     Tag,
@@ -177,7 +178,11 @@ def _origin_addresses(topology: Topology) -> Iterator[Step]:
 
 
 def attach(topology: Topology, city: str) -> tuple[Step, ...]:
-    """The host becomes a user in `city`: the cable, the host's addresses and two routes."""
+    """The host becomes a user in `city`: the cable, the host's addresses, two routes, two rules.
+
+    By the rules all that the host sends from the lab's addresses goes into the lab: an answer to
+    somebody in there would else take the host's default route and leave the machine.
+    """
     link, space = topology.host, names.city(city)
     return (
         Veth(space, "host", names.host_mac(2), names.HOST, names.HOST_LINK, names.host_mac(1)),
@@ -190,6 +195,10 @@ def attach(topology: Topology, city: str) -> tuple[Step, ...]:
         Up(names.HOST, names.HOST_LINK),
         Route(names.HOST, f"{topology.vip4}/32", str(link.city4), names.HOST_LINK, str(link.host4)),
         Route(names.HOST, f"{topology.vip6}/128", str(link.city6), names.HOST_LINK, str(link.host6)),
+        Route(names.HOST, "0.0.0.0/0", str(link.city4), names.HOST_LINK, table=names.HOST_TABLE),
+        Route(names.HOST, "::/0", str(link.city6), names.HOST_LINK, table=names.HOST_TABLE),
+        Rule(names.HOST, str(link.host4), names.HOST_TABLE),
+        Rule(names.HOST, str(link.host6), names.HOST_TABLE),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from netlab import netns
+from netlab import names, netns
 from netlab.clock import now_ms
 
 MAX_ANSWER_BYTES: Final = 64 << 20
@@ -52,10 +52,26 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.lines.get("node", "")
 
 
+def stream(ns: str, family: int) -> socket.socket:
+    """A TCP socket for a thread that stands in `ns`; the host's is bound to the lab's cable.
+
+    So nothing for the anycast address can leave by the host's default route when the lab goes down
+    in between. Raises OSError where there is no cable.
+    """
+    wire = socket.socket(family, socket.SOCK_STREAM)
+    if ns == names.HOST:
+        try:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, names.HOST_LINK.encode())
+        except OSError:
+            wire.close()
+            raise
+    return wire
+
+
 def connect(ns: str, address: str, port: int, timeout_s: float) -> tuple[socket.socket, float]:
     """A connected TCP socket of that namespace, and how long the handshake took in ms. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    wire = netns.inside(ns, lambda: socket.socket(family, socket.SOCK_STREAM))
+    wire = netns.inside(ns, lambda: stream(ns, family))
     try:
         wire.settimeout(timeout_s)
         started_ms = now_ms()

@@ -82,6 +82,16 @@ class Route(msgspec.Struct, frozen=True):
     via: str
     dev: str
     src: str = ""
+    #: 0: the main one.
+    table: int = 0
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What this machine sends from `source` is routed by `table` alone; with our protocol tag."""
+
+    ns: str
+    source: str
+    table: int
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -91,7 +101,7 @@ class Tag(msgspec.Struct, frozen=True):
     name: str
 
 
-Made = Namespace | Sysctl | Bridge | Veth | MoveLink | Up | Addr | Neighbour | Route | Tag
+Made = Namespace | Sysctl | Bridge | Veth | MoveLink | Up | Addr | Neighbour | Route | Rule | Tag
 
 
 class Drop(msgspec.Struct, frozen=True):
@@ -115,7 +125,7 @@ def undone(step: Step) -> Step | None:
             return of
         case MoveLink(ns, name, to):
             return MoveLink(to, name, ns)
-        case Namespace() | Veth() | Up() | Addr() | Route():
+        case Namespace() | Veth() | Up() | Addr() | Route() | Rule():
             return Drop(step)
         case _:
             return None

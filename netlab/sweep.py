@@ -61,13 +61,14 @@ def sweep(grace_s: float = GRACE_S) -> Swept:
     link = apply.host_link() == "ours"
     if link:
         apply.drop_host_link()
+    rules = apply.drop_host_rules()
     for space in spaces:
         netns.drop(space)
     for name in netns.names():
         if not netns.is_namespace(name) and netns.path_of(name).stat().st_size == 0:
             netns.drop(name)  # a name without a namespace: a start was cut off between the two
     state.erase()
-    return Swept(len(ended), len(spaces), link)
+    return Swept(len(ended), len(spaces), link or rules > 0)
 
 
 def leftovers() -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from netlab.wanconditions import ConfigError, changed, differing
 from netlab.wanfabric import Fabric, Pair
+from netlab.wanport import SO_SNDBUFFORCE, ask_for
 
 MAX_LINE_BYTES = 4096
 MAX_CONNECTIONS = 16
@@ -164,7 +165,7 @@ class Control:
         except OSError:  # it left before we looked
             return
         peer.setblocking(False)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
+        ask_for(peer, SO_SNDBUFFORCE, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
         if len(self._peers) >= MAX_CONNECTIONS:
             _say(peer, {"error": f"{MAX_CONNECTIONS} connections are open already; close one"})
             peer.close()

@@ -117,8 +117,8 @@ def _open(name: str) -> socket.socket:
         port.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         port.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         port.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        _buffer(port, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        _buffer(port, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        ask_for(port, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        ask_for(port, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         port.setblocking(False)
         port.bind((name, ETH_P_ALL))
     except OSError:
@@ -127,7 +127,8 @@ def _open(name: str) -> socket.socket:
     return port
 
 
-def _buffer(port: socket.socket, force: int, plain: int, size: int) -> None:
+def ask_for(port: socket.socket, force: int, plain: int, size: int) -> None:
+    """A buffer of a socket, beyond the system's cap where we may."""
     try:
         port.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:  # rootless: the system's cap holds, bursts may be dropped and are counted

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from netlab import netns
+from netlab import netns, probe
 from netlab.clock import now_s
 
 KNOCK_EVERY_S: Final = 0.02
@@ -41,13 +41,14 @@ def watch(
     every_s: float = KNOCK_EVERY_S,
 ) -> Watched:
     """Start a GET every few milliseconds until `wanted(answer)`, head and body, holds for a whole one."""
-    return netns.inside(ns, lambda: _Watch(address, port, path, wanted, every_s).run(within_s))
+    return netns.inside(ns, lambda: _Watch(ns, address, port, path, wanted, every_s).run(within_s))
 
 
 class _Watch:
     def __init__(
-        self, address: str, port: int, path: str, wanted: Callable[[bytes], bool], every_s: float
+        self, ns: str, address: str, port: int, path: str, wanted: Callable[[bytes], bool], every_s: float
     ) -> None:
+        self._ns = ns
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._to = (address, port)
         host = f"[{address}]" if self._family == socket.AF_INET6 else address
@@ -81,7 +82,8 @@ class _Watch:
         if len(self._answers) >= MAX_OPEN:
             self._drop(next(iter(self._answers)))
         self._attempts += 1
-        wire = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        wire = probe.stream(self._ns, self._family)
+        wire.setblocking(False)
         self._answers[wire] = b""
         self._selector.register(wire, selectors.EVENT_WRITE, wire)
         try:

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import subprocess
 
 import pytest
 
+from netlab import names
 from netlab.clock import wait_until
 from netlab.lab import Lab
 from tests.support.lab import poplab
@@ -30,6 +32,16 @@ def test_this_machine_is_a_user(network: Lab, family: int) -> None:
     link = network.topology.host
     assert network.host.source(family) == str(link.host4 if family == 4 else link.host6)
     assert network.host.get("/pop", family=family).pop == "iad"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_this_machine_answers_to_somebody_inside_stays_inside(network: Lab, family: int) -> None:
+    node, link = network.topology.node("fra-a"), network.topology.host
+    to, source = (node.v4, link.host4) if family == 4 else (node.v6, link.host6)
+    way = subprocess.run(
+        ["ip", "route", "get", str(to), "from", str(source)], capture_output=True, text=True, check=True
+    )
+    assert f"dev {names.HOST_LINK} " in way.stdout
 
 
 def test_this_machine_moves(network: Lab) -> None:

@@ -13,6 +13,7 @@ from netlab.steps import (
     Namespace,
     Neighbour,
     Route,
+    Rule,
     Step,
     Sysctl,
     Tag,
@@ -103,7 +104,7 @@ def test_undoing_the_planet_is_dropping_its_namespaces(steps: tuple[Step, ...]) 
 
 def test_the_host_gets_exactly_two_routes_and_two_addresses(planet: Topology) -> None:
     on_host = [step for step in plan.attach(planet, "nyc") if step.ns == names.HOST]
-    assert [(s.to, s.via, s.src) for s in on_host if isinstance(s, Route)] == [
+    assert [(s.to, s.via, s.src) for s in on_host if isinstance(s, Route) and not s.table] == [
         ("198.51.100.1/32", "203.0.113.254", "203.0.113.253"),
         ("fd5e:ed9e::1/128", "fd5e:ed9e:ff::2", "fd5e:ed9e:ff::1"),
     ]
@@ -114,6 +115,18 @@ def test_the_host_gets_exactly_two_routes_and_two_addresses(planet: Topology) ->
     assert {s.dev for s in on_host if isinstance(s, (Addr, Route))} == {names.HOST_LINK}
     assert {s.key.split(".")[3] for s in on_host if isinstance(s, Sysctl)} == {names.HOST_LINK}
     assert [s.name for s in on_host if isinstance(s, Tag)] == [names.HOST_LINK]
+
+
+def test_what_the_host_sends_from_the_labs_addresses_can_only_go_into_the_lab(planet: Topology) -> None:
+    on_host = [step for step in plan.attach(planet, "nyc") if step.ns == names.HOST]
+    assert [(s.source, s.table) for s in on_host if isinstance(s, Rule)] == [
+        ("203.0.113.253", names.HOST_TABLE),
+        ("fd5e:ed9e:ff::1", names.HOST_TABLE),
+    ]
+    assert [(s.to, s.via) for s in on_host if isinstance(s, Route) and s.table == names.HOST_TABLE] == [
+        ("0.0.0.0/0", "203.0.113.254"),
+        ("::/0", "fd5e:ed9e:ff::2"),
+    ]
 
 
 def test_moving_leaves_the_host_alone(planet: Topology) -> None:
