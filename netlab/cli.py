@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from netlab import chaosverb, doctorverb, failverbs, linkverbs, mapverbs
+from netlab import chaosverb, doctorverb, failverbs, linkverbs, mapverbs, names
 from netlab.told import NOT_FOUND, USAGE, fail, say, told, told_of_changes
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _become(lab: "Lab", name: str, command: Sequence[str]) -> NoReturn:
         fail(f"{command[0]}: no such program", NOT_FOUND)
     netns.enter(place)
     sys.stdout.flush()
+    os.environ[names.VISITOR] = ""
     os.execvp(command[0], list(command))  # noqa: S606 -- no shell is the point
 
 

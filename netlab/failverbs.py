@@ -76,16 +76,21 @@ def heal_verb(target: tuple[str, ...], within_s: float, *, as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def faults_verb(*, as_json: bool) -> None:
     """What is broken on purpose now, and what takes it back."""
-    from netlab import clock, faulttext
+    from netlab import clock, faultlinks, faulttext
     from netlab.lab import Lab
 
     with told():
-        broken = Lab.running().faults()
+        lab = Lab.running()
+        broken, links = lab.faults(), faultlinks.unbooked(lab)
         if as_json:
-            found = {"schema_version": 1, "faults": [faulttext.fault_values(fault) for fault in broken]}
+            found = {
+                "schema_version": 1,
+                "faults": [faulttext.fault_values(fault) for fault in broken],
+                "links": [link.as_dict() for link in links],
+            }
             click.echo(json.dumps(found, indent=1))
         else:
-            click.echo(faulttext.broken_text(broken, clock.wall_s()))
+            click.echo(faulttext.broken_text(broken, links, clock.wall_s()))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from netlab.lab import Lab
 from netlab.regions import RedisHandle
 from netlab.resp import RedisError
 from netlab.state import BusyError
+from netlab.store import OriginHandle
 from netlab.supervise import ProgramFailedError
 from netlab.wanhandle import WanHandle
 
@@ -79,8 +80,8 @@ def _signal(number: signal.Signals) -> Act:
     return act
 
 
-def _thaw_node(lab: Lab, target: Target) -> None:
-    lab.node(target.node).signal(signal.SIGCONT)
+def _thaw(lab: Lab, target: Target) -> None:
+    lab.node(target.node).signal(signal.SIGCONT, *target.of)
 
 
 def _revive(lab: Lab, target: Target) -> None:
@@ -114,7 +115,7 @@ def _unfill(lab: Lab, target: Target) -> None:
     if faultdisk.is_full(node.home):
         node.end()
         faultdisk.clear(node.home)
-        node.restart(RESTART_WITHIN_S)
+    _revive(lab, target)  # also where an earlier deed or undoing was cut off
 
 
 def _skew(offset: str) -> Hands:
@@ -132,7 +133,7 @@ def _skew(offset: str) -> Hands:
         if any(faultclock.is_skewed(pid) for pid in node.pids("parent")):
             faultclock.remember(node.pids())
             node.end()
-            node.restart(RESTART_WITHIN_S)
+        _revive(lab, target)  # also where an earlier deed or undoing was cut off
         faultclock.sweep()
 
     return Hands(act, undo, rank=1)
@@ -218,12 +219,22 @@ def _link(change: Callable[[WanHandle, str, str], None]) -> Hands:
     return Hands(act, mend)
 
 
+def _stop(handle: Callable[[Lab, Target], BirdHandle | RedisHandle | OriginHandle]) -> Hands:
+    def stop(lab: Lab, target: Target) -> None:
+        program = handle(lab, target)
+        if not supervise.alive(program.process):
+            raise NotThereError("it has no process now; poplab heal starts what is dead")
+        program.signal(signal.SIGSTOP)
+
+    return Hands(stop, lambda lab, target: handle(lab, target).signal(signal.SIGCONT))
+
+
 LOSS: Final = 0.3
 NARROW_BPS: Final = 1_000_000
 
 _PART: Final = {
     "kill": Hands(_signal(signal.SIGKILL), _revive, rank=1),
-    "stop": Hands(_signal(signal.SIGSTOP), _thaw_node),
+    "stop": Hands(_signal(signal.SIGSTOP), _thaw),
 }
 _PORT: Final = Hands(_port(faultport.vanish), _port(faultport.reappear))
 _LIES: Final = ("5xx", "stall", "drip", "cut", "corrupt", "200-to-range")
@@ -246,10 +257,7 @@ HANDS: Final[dict[Kind, dict[str, Hands]]] = {
             lambda lab, target: _bird(lab, target).start(),
             rank=1,
         ),
-        "stop": Hands(
-            lambda lab, target: _bird(lab, target).signal(signal.SIGSTOP),
-            lambda lab, target: _bird(lab, target).signal(signal.SIGCONT),
-        ),
+        "stop": _stop(_bird),
     },
     "redis": {
         "kill": Hands(
@@ -257,10 +265,7 @@ HANDS: Final[dict[Kind, dict[str, Hands]]] = {
             lambda lab, target: _redis(lab, target).start(),
             rank=1,
         ),
-        "stop": Hands(
-            lambda lab, target: _redis(lab, target).stop(),
-            lambda lab, target: _redis(lab, target).cont(),
-        ),
+        "stop": _stop(_redis),
         "flush": Hands(_flush, _nothing, rank=2),
         "wrong-password": Hands(_wrong_password, _right_password, rank=2),
         "read-only": _setting("min-replicas-to-write", "1"),
@@ -268,10 +273,7 @@ HANDS: Final[dict[Kind, dict[str, Hands]]] = {
     },
     "origin": {
         "kill": Hands(lambda lab, target: lab.origin.kill(), _start_origin, rank=1),
-        "stop": Hands(
-            lambda lab, target: lab.origin.signal(signal.SIGSTOP),
-            lambda lab, target: lab.origin.signal(signal.SIGCONT),
-        ),
+        "stop": _stop(lambda lab, target: lab.origin),
         "blackhole": _PORT,
         **{kind: _lie(kind) for kind in _LIES},
     },

@@ -1,7 +1,7 @@
 """Is a link still broken as the book says, after somebody changed it with `poplab link`?
 
-`over` is pure: the book and the links in, the entries that nothing is left of out. It refuses to
-know who changed what.
+`over` and `beside` are pure: the book and the links in, the entries that nothing is left of out, or
+the links that are in no book. It refuses to know who changed what.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +10,7 @@ from typing import Final
 from netlab import faultbook
 from netlab.faults import Fault
 from netlab.lab import Lab
+from netlab.wanhandle import WanRefusedError
 from netlab.wanlinks import LinkState
 
 #: What is left of each way, in a direction that differs from the planet.
@@ -27,12 +28,26 @@ def over(book: Iterable[Fault], differing: Sequence[LinkState]) -> list[Fault]:
         fault
         for fault in book
         if fault.kind == "link"
-        and not any(
-            _LEFT[fault.how](link)
-            for link in differing
-            if fault.target in (f"{link.origin}-{link.to}", f"{link.to}-{link.origin}")
-        )
+        and not any(_LEFT[fault.how](link) for link in differing if fault.target in _names(link))
     ]
+
+
+def beside(book: Iterable[Fault], differing: Sequence[LinkState]) -> list[LinkState]:
+    """The directions that no fault in the book explains: `poplab link` or `poplab partition` did it."""
+    booked = {fault.target for fault in book if fault.kind == "link"}
+    return [link for link in differing if not booked & set(_names(link))]
+
+
+def _names(link: LinkState) -> tuple[str, str]:
+    return f"{link.origin}-{link.to}", f"{link.to}-{link.origin}"
+
+
+def unbooked(lab: Lab) -> list[LinkState]:
+    """The directions that differ and are in no book; none where the WAN can't be asked."""
+    try:
+        return beside(faultbook.entries(), lab.wan.conditions())
+    except (OSError, WanRefusedError):
+        return []
 
 
 def settle(lab: Lab) -> None:

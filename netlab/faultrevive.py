@@ -11,9 +11,11 @@ from typing import Final
 
 from netlab import regions, state, supervise, wanprogram
 from netlab.birds import process_name
+from netlab.chaosnodes import quieten
 from netlab.faultacts import HANDS, PROBLEMS, problem
 from netlab.faulttarget import Target, every
 from netlab.faultways import Kind
+from netlab.handles import NodeHandle
 from netlab.lab import Lab
 
 Say = Callable[[str], None]
@@ -35,7 +37,21 @@ def revive_all(say: Say) -> list[str]:
                 say(why)
                 problems += _tried(target.name, partial(HANDS[target.kind][how].undo, lab, target))
     problems += _tried("links", Lab.running().wan.mend)
+    if not Lab.running().state.bare and quieten():
+        say("a chaos that was killed left the nodes telling of every request: they stop")
+    for node in Lab.running().topology.nodes:
+        problems += _tried(node.name, partial(_call_back, Lab.running().node(node.name), say))
     return problems
+
+
+def _call_back(node: NodeHandle, say: Say) -> None:
+    """Undo what an operator asked of it: a drain, a withdrawal. Its parent keeps both over restarts."""
+    if node.up and node.held("drained"):
+        say(f"{node.name} is drained: it takes requests again")
+        node.undrain()
+    if node.up and node.held("withdrawn"):
+        say(f"{node.name} is withdrawn: it announces again")
+        node.announce()
 
 
 def _tried(name: str, work: Callable[[], None]) -> Iterator[str]:

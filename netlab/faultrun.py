@@ -8,7 +8,18 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from netlab import clock, faultacts, faultbook, faultclock, faultdisk, faultrevive, faults, faulttarget, well
+from netlab import (
+    clock,
+    faultacts,
+    faultbook,
+    faultclock,
+    faultdisk,
+    faultlinks,
+    faultrevive,
+    faults,
+    faulttarget,
+    well,
+)
 from netlab.faultacts import PROBLEMS, problem
 from netlab.faults import Fault
 from netlab.faulttarget import Target
@@ -108,6 +119,8 @@ def heal(
     if target in (faulttarget.ALL, (faulttarget.ALL,)):
         return _heal(lambda _: True, within_s, say, everything=True)
     found = faulttarget.parse(target, lab.topology)
+    if found.kind == "link" and all(fault.target != found.name for fault in faultbook.entries()):
+        lab.wan.mend(*found.of)  # `poplab link` changes links too, and writes nothing down
     return _heal(lambda fault: _belongs(fault.target, found), within_s, say)
 
 
@@ -136,7 +149,8 @@ def _heal(
             problems = [*dead, *_undo([fault for fault in faultbook.entries() if wanted(fault)], say)]
     if problems:
         raise NotHealedError(f"not healed: {'; '.join(problems)}")
-    if everything or not faultbook.entries():
+    # A link that somebody made worse meanwhile is nothing that a single fault's healing mends.
+    if everything or not (faultbook.entries() or faultlinks.unbooked(Lab.running())):
         well.wait_until_well(within_s, say)
     return broken
 

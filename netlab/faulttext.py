@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from netlab.faults import Fault, Way
+from netlab.wanlinks import LinkState
 
 _EXAMPLES: Final = {
     "node": "fra-a",
@@ -34,9 +35,12 @@ def ways_text(ways: Sequence[Way]) -> str:
     return "\n".join(lines[1:])
 
 
-def broken_text(faults: Sequence[Fault], now_s: float) -> str:
-    """What is broken, how long, and what takes it back; `now_s` is the wall clock."""
-    if not faults:
+def broken_text(faults: Sequence[Fault], links: Sequence[LinkState], now_s: float) -> str:
+    """What is broken, how long, and what takes it back; `now_s` is the wall clock.
+
+    `links` are changed and in no book: `poplab link` and `poplab partition` did it.
+    """
+    if not faults and not links:
         return "nothing is broken on purpose"
     lines = []
     for fault in faults:
@@ -44,6 +48,9 @@ def broken_text(faults: Sequence[Fault], now_s: float) -> str:
         lines.append(f"  {fault.way.does}")
         lines.append(f"  users see: {fault.way.seen}")
         lines.append(f"  undo it with `{fault.remedy}`")
+    for link in links:
+        lines.append(f"link from {link.origin} to {link.to}: {link.text()}")
+        lines.append(f"  undo it with `poplab link {link.origin} {link.to} --mend`")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from netlab.supervise import Process
 from netlab.topology import City, Node, Pop, Topology
 
 #: Programs in a node's namespace that popctl did not start.
-_GUESTS: Final = ("bird", "redis")
+_GUESTS: Final = ("bird", "redis", "visitor")
 #: How long one attempt to connect may take before it is tried again.
 ATTEMPT_S = 1.0
 
@@ -161,7 +161,7 @@ class NodeHandle:
         return [member for member in members if member is not None]
 
     def pids(self, *roles: str) -> list[int]:
-        """Pids of these roles or names; without any, of the whole node but its BIRD and its Redis."""
+        """Pids of these roles or names; without any, of the node but its BIRD, its Redis and visitors."""
 
         def wanted(member: Member) -> bool:
             return bool({member.role, member.name} & set(roles)) if roles else member.role not in _GUESTS
@@ -255,6 +255,10 @@ class NodeHandle:
         """Take requests again, as `popctl undrain` does."""
         self._commanded("undrain")
 
+    def held(self, order: str) -> bool:
+        """Whether its operator's order, "drained" or "withdrawn", still holds."""
+        return (self.home / "run" / order).exists()
+
     def _commanded(self, *arguments: str) -> None:
         done = self.popctl(*arguments)
         if done.returncode != 0:
@@ -319,6 +323,8 @@ def _member(pid: int, parent: int) -> Member | None:
     """What a process is there for, by its command line; None when it is gone."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        if f"{names.VISITOR}=".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return Member("visitor", pid)
     except OSError:
         return None
     role = "parent" if pid == parent else _role(words)

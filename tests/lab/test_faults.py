@@ -9,9 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from netlab import faultbook, faultport, mounts, names, netns, planetfile, start, state, supervise
+from netlab import (
+    clock,
+    faultbook,
+    faultport,
+    faultrun,
+    mounts,
+    names,
+    netns,
+    planetfile,
+    start,
+    state,
+    supervise,
+    well,
+)
 from netlab.clock import wait_until
-from netlab.faults import WAYS
+from netlab.faults import WAYS, Fault
 from netlab.lab import Lab
 from tests.support.faults import CASES, Case, once
 from tests.support.lab import REPO, STANDIN, poplab, say
@@ -115,6 +128,57 @@ def test_faults_of_one_thing_are_healed_one_by_one_or_together(lab: Lab) -> None
     assert lab.faults() == []
 
 
+def test_links_changed_by_hand_are_told_and_stand_in_no_faults_way(lab: Lab) -> None:
+    assert poplab("link", "iad", "fra", "--rtt", "120").returncode == 0
+    assert "link from iad to fra: 60 ms" in poplab("faults").stdout
+    with lab.fail("iad-b/worker", "kill"):
+        pass  # its healing does not wait for a link that somebody else changed
+    assert poplab("heal", "iad-fra").returncode == 0
+    assert lab.wan.conditions() == []
+
+
+def test_heal_takes_back_what_an_operator_ordered_and_a_killed_chaos_left(lab: Lab) -> None:
+    lab.node("ams-a").drain()
+    lab.node("nrt-a").withdraw()
+    config = lab.node("iad-b").home / "node.yaml"
+    before = config.read_text(encoding="utf-8")
+    config.write_text(before + "log_level: debug  # poplab chaos\n", encoding="utf-8")
+    lab.heal()
+    assert config.read_text(encoding="utf-8") == before
+    assert not lab.node("ams-a").held("drained")
+    assert not lab.node("nrt-a").held("withdrawn")
+
+
+@pytest.mark.parametrize("how", ["clock-ahead", "full"])
+def test_a_deed_that_was_cut_in_the_middle_is_undone_by_its_own_remedy(lab: Lab, how: str) -> None:
+    node = lab.node("nrt-a")
+    faultbook.enter(Fault(target="nrt-a", kind="node", how=how, at_s=clock.wall_s()))
+    node.end()  # and there it was killed
+    assert poplab("heal", "nrt-a").returncode == 0
+    assert lab.node("nrt-a").up
+    assert lab.faults() == []
+
+
+def test_who_visits_a_node_does_not_fail_with_it(lab: Lab) -> None:
+    command = [sys.executable, "-m", "netlab.cli", "exec", "iad-b", "--", "sleep", "60"]
+    visitor = subprocess.Popen(command)
+    cmdline = Path(f"/proc/{visitor.pid}/cmdline")
+    try:
+        wait_until(lambda: cmdline.read_bytes().startswith(b"sleep"), "the visitor is there", within_s=10)
+        assert visitor.pid in [member.pid for member in lab.node("iad-b").members()]
+        assert visitor.pid not in lab.node("iad-b").pids()
+    finally:
+        visitor.kill()
+        visitor.wait()
+
+
+def test_nobody_stops_who_is_dead(lab: Lab) -> None:
+    with lab.fail("r-ams/bird", "kill"):
+        with pytest.raises(faultrun.FaultError, match="it has no process now"):
+            lab.fail("r-ams/bird", "stop")
+        assert [fault.how for fault in lab.faults()] == ["kill"]
+
+
 def test_a_vanished_machine_leaves_its_routers_carrier_up(lab: Lab) -> None:
     """fra-a is the only machine of its POP: a bridge without a port that forwards would say so."""
     lab.wait_until_well(within_s=30)
@@ -123,6 +187,7 @@ def test_a_vanished_machine_leaves_its_routers_carrier_up(lab: Lab) -> None:
     with lab.fail("fra-a", "blackhole"):
         # The kernel takes up to a second to tell of a lost carrier; BFD takes about as long.
         lab.city("ber").wait_until_served_by("ams", within_ms=10_000)
+        assert well.felt(lab)
         faultport.wait_until_running(router, "lan", within_s=0)
         assert faultport.exists(router, "h-fra-a")
     assert not faultport.exists(router, "h-fra-a")

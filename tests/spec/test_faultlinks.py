@@ -2,7 +2,7 @@
 
 import pytest
 
-from netlab import faultlinks
+from netlab import faultlinks, faulttext
 from netlab.faults import WAYS, Fault
 from netlab.wanlinks import LinkState, Value
 
@@ -37,6 +37,15 @@ def test_every_way_of_a_link_is_known() -> None:
 def test_what_is_left(sentence: str, links: list[LinkState], left: tuple[str, ...]) -> None:
     over = {fault.how for fault in faultlinks.over(book(*HOWS), links)}
     assert over == set(HOWS) - set(left), sentence
+
+
+def test_what_was_changed_by_hand_is_in_no_book() -> None:
+    by_hand = link("fra", "iad", loss=0.1)
+    assert faultlinks.beside([], [by_hand]) == [by_hand]
+    assert faultlinks.beside(book("lossy"), [by_hand]) == []
+    assert faultlinks.beside(book("cut", target="iad-nrt"), [by_hand]) == [by_hand]
+    told = faulttext.broken_text([], [by_hand], 0.0)
+    assert told == "link from fra to iad: 45 ms, loss 10%\n  undo it with `poplab link fra iad --mend`"
 
 
 def test_only_links_are_struck_out() -> None:

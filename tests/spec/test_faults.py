@@ -99,8 +99,8 @@ def test_the_list_shows_every_way_and_its_undoing() -> None:
 
 
 def test_what_is_broken_is_told_with_its_remedy() -> None:
-    assert faulttext.broken_text([], 0.0) == "nothing is broken on purpose"
-    text = faulttext.broken_text([BROKEN], BROKEN.at_s + 61.4)
+    assert faulttext.broken_text([], [], 0.0) == "nothing is broken on purpose"
+    text = faulttext.broken_text([BROKEN], [], BROKEN.at_s + 61.4)
     assert text.startswith("fra-a/worker  kill  since 2023-11-14T22:13:20+00:00, 61 s\n")
     assert "undo it with `poplab heal fra-a/worker`" in text
     values = faulttext.fault_values(BROKEN)
