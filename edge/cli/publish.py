@@ -1,4 +1,4 @@
-"""`popctl models push|rollout|rollback`: what an origin serves. No node is asked."""
+"""`popctl models push|rollout|rollback|retire`: what an origin serves. No node is asked."""
 
 import tempfile
 import threading
@@ -122,7 +122,32 @@ def rollback(
         _published(lambda to: to.rollback(name), config_path, origin, as_json=as_json)
 
 
-PUBLISH: Final = (push, rollout, rollback)
+@click.command()
+@click.argument("name")
+@click.argument("versions", nargs=-1)
+@click.option("--keep-last", type=click.IntRange(1), help="All but the highest so many, and the one served.")
+@click.option("--all", "whole", is_flag=True, help="The model with all its versions.")
+@origin_options
+def retire(
+    name: str,
+    versions: tuple[str, ...],
+    keep_last: int | None,
+    config_path: Path | None,
+    origin: str | None,
+    *,
+    whole: bool,
+    as_json: bool,
+) -> None:
+    """Take VERSIONS of model NAME out of the catalogue: nodes serve them no more, `gc` lets them go.
+
+    What they consist of stays in the origin, so that `rollback --to-epoch` can bring them back.
+    """
+    if (bool(versions), keep_last is not None, whole).count(True) != 1:
+        fail("give VERSIONS, --keep-last or --all, to say what of the model goes", USAGE)
+    _published(lambda to: to.retire(name, versions, keep_last), config_path, origin, as_json=as_json)
+
+
+PUBLISH: Final = (push, rollout, rollback, retire)
 
 
 def _published(

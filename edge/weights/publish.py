@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-import msgspec
 from blake3 import blake3
 
 from edge.errors import EdgeError, Reason, Source
+from edge.weights import changes
 from edge.weights import manifest as mf
+from edge.weights.changes import Models
 from edge.weights.origin import ChangedError, Object, Origin, OriginError
 
 #: Above this a blob is sent in parts.
@@ -30,8 +31,6 @@ REQUEST_TIMEOUT_MS: Final = 120_000
 MAX_TRIES: Final = 3
 #: Epochs that may be missing between the catalogue and the newest one that was kept.
 MAX_BACK: Final = 64
-
-Models = dict[str, mf.CatalogueModel]
 
 
 class Report(Protocol):
@@ -87,34 +86,33 @@ class Publisher:
         made anew, believe what is published here.
         """
         local = _local_catalogue(store)
-        wanted = _picked(local, names, current)
+        wanted = changes.picked(local, names, current)
+
+        def change(present: mf.Catalogue) -> Models:
+            return changes.merged(present.models, wanted, keep_placement=keep_placement)
+
         held, _ = self._catalogue()
-        merged(held.models, wanted, keep_placement=keep_placement)  # refuses before anything is sent
+        changes.encoded(mf.Catalogue(held.epoch, change(held)))  # refuses before anything is sent
         for model in wanted.values():
             for digest in model.versions.values():
                 self._send_version(store, digest)
-
-        def change(present: mf.Catalogue) -> Models:
-            return merged(present.models, wanted, keep_placement=keep_placement)
-
         return self._change(change, first_epoch=local.epoch, epoch_above=epoch_above)
 
     def rollout(self, name: str, version: str) -> Published:
         """Serve this version of a model by default."""
+        return self._change(lambda present: changes.rolled_out(present.models, name, version))
 
-        def change(present: mf.Catalogue) -> Models:
-            model = _model(present, name)
-            if version not in model.versions:
-                known = ", ".join(sorted(model.versions, key=int))
-                raise _wrong(f"{name} has no version {version!r} in the origin; there are {known}")
-            return {**present.models, name: msgspec.structs.replace(model, current=version)}
+    def retire(self, name: str, versions: Sequence[str] = (), keep_last: int | None = None) -> Published:
+        """Take these versions of a model out of the catalogue, all but its highest `keep_last`, or the model.
 
-        return self._change(change)
+        What they consist of stays in the origin: a kept catalogue still names it.
+        """
+        return self._change(lambda present: changes.retired(present.models, name, versions, keep_last))
 
     def rollback(self, name: str) -> Published:
         """Serve the version of a model that was served before the present one."""
         present, _ = self._catalogue()
-        now = _model(present, name)
+        now = changes.of(present.models, name)
         for older in self._older(present.epoch):
             then = older.models.get(name)
             if then is not None and then.current != now.current and then.current in now.versions:
@@ -184,8 +182,7 @@ class Publisher:
                 return self._published(before, changed=False)
             epoch = before.epoch + 1 if found is not None else max(1, first_epoch)
             after = mf.Catalogue(max(epoch, epoch_above + 1), models)
-            raw = mf.encode_catalogue(after)
-            mf.decode_catalogue(raw)
+            raw = changes.encoded(after)
             self._check_served(before.models, models)
             if found is not None:
                 # Going back looks a few epochs far, so that behind a jump it lies below it too.
@@ -298,43 +295,6 @@ class Publisher:
             raise _wrong(f"{source}: {error.strerror}; make the models again") from error
 
 
-def merged(present: Models, wanted: Models, *, keep_placement: bool = False) -> Models:
-    """The origin's models with those of a store. Raises EdgeError: one version with two contents."""
-    after = dict(present)
-    for name, model in wanted.items():
-        held = present.get(name)
-        if held is not None:
-            for version, digest in model.versions.items():
-                if held.versions.get(version, digest) != digest:
-                    raise _wrong(
-                        f"version {version} of {name} is in the origin with other content; nodes that "
-                        "have it would differ from those that have not: publish this one as a higher version"
-                    )
-            versions = {**held.versions, **model.versions}
-            model = msgspec.structs.replace(model, versions=versions, sizes={**held.sizes, **model.sizes})
-            if keep_placement:
-                model = msgspec.structs.replace(model, confine=held.confine, keep=held.keep)
-        if model.current not in model.versions:
-            known = ", ".join(sorted(model.versions, key=int))
-            raise _wrong(f"{name} has no version {model.current!r} to serve; there are {known}")
-        after[name] = model
-    return after
-
-
-def _picked(local: mf.Catalogue, names: Sequence[str], current: str | None) -> Models:
-    """The named models of a store, `current` put in the place of its own choice."""
-    if current is not None and len(names) != 1:
-        raise _wrong("a version to serve is one model's: name that model and no other")
-    for name in names:
-        if name not in local.models:
-            known = ", ".join(sorted(local.models)) or "none"
-            raise _unknown(f"no model {name!r} in the store; there are: {known}")
-    wanted = {name: local.models[name] for name in names or local.models}
-    if current is not None:
-        wanted = {name: msgspec.structs.replace(model, current=current) for name, model in wanted.items()}
-    return wanted
-
-
 def _local_catalogue(store: Path) -> mf.Catalogue:
     path = store / "catalog.json"
     if not path.exists():
@@ -349,17 +309,5 @@ def _read_local(path: Path) -> bytes:
         raise _wrong(f"{path}: {error.strerror}; make the models again") from error
 
 
-def _model(catalogue: mf.Catalogue, name: str) -> mf.CatalogueModel:
-    found = catalogue.models.get(name)
-    if found is None:
-        known = ", ".join(sorted(catalogue.models)) or "none"
-        raise _unknown(f"no model {name!r} in the origin; there are: {known}")
-    return found
-
-
 def _wrong(text: str) -> EdgeError:
     return EdgeError(Reason.BAD_REQUEST, text, source=Source.DOWNSTREAM)
-
-
-def _unknown(text: str) -> EdgeError:
-    return EdgeError(Reason.UNKNOWN_MODEL, text, source=Source.DOWNSTREAM)

@@ -347,6 +347,38 @@ def test_an_unknown_model_is_not_found(stores):
     assert "there are: identity" in ran.stderr
 
 
+def test_what_is_retired_is_served_no_more_and_can_be_brought_back(stores):
+    origin = f"file://{stores['origin']}"
+
+    def versions(*arguments: object) -> set[str]:
+        ran = popctl("models", *arguments, "--origin", origin, "--json")
+        assert ran.returncode == 0, ran.stderr
+        found = mf.decode_catalogue((stores["origin"] / "catalog.json").read_bytes())
+        assert found.epoch == json.loads(ran.stdout)["epoch"]
+        return set(found.models["identity"].versions) if "identity" in found.models else set()
+
+    assert versions("push", stores["two"]) == {"1", "2"}
+    assert versions("retire", "identity", "1") == {"2"}
+    assert versions("retire", "identity", "--all") == set()
+    assert versions("rollback", "--to-epoch", "1") == {"1", "2"}
+    ran = popctl("models", "retire", "identity", "--origin", origin)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "VERSIONS, --keep-last or --all" in ran.stderr
+
+
+def test_too_many_versions_are_refused_before_anything_is_sent(stores):
+    url = f"file://{stores['origin']}"
+    publisher(url).push(stores["one"], [], None)
+    catalogue = mf.decode_catalogue((stores["origin"] / "catalog.json").read_bytes())
+    held = catalogue.models["identity"]
+    full = msgspec.structs.replace(held, versions={str(n): held.versions["1"] for n in (1, *range(3, 1002))})
+    raw = mf.encode_catalogue(mf.Catalogue(1, {"identity": full}))
+    (stores["origin"] / "catalog.json").write_bytes(raw)
+    with pytest.raises(EdgeError, match="retire identity --keep-last N"):
+        publisher(url).push(stores["two"], [], None)
+    assert len(list((stores["origin"] / "blobs").iterdir())) == 1
+
+
 def test_ctrl_c_leaves_the_origin_as_it_was(stores, tmp_path):
     """SIGINT while the store keeps a request waiting."""
     import signal
