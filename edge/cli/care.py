@@ -9,9 +9,19 @@ from edge.cli import tables
 from edge.cli.node import DAMAGED, FAILURE, INTERRUPTED, NOT_FOUND, USAGE, Node, fail, node_options, tell
 from edge.cli.progress import progress
 
-#: Reading a model again may take as long as its disk needs.
-VERIFY_S: Final = 660.0
+#: For one blob: what the node gives its disk, and some more.
+VERIFY_S: Final = 3_660.0
 GC_S: Final = 150.0
+_NOTHING: Final = {
+    "blobs": 0,
+    "read_bytes": 0,
+    "bad": [],
+    "moved_bytes": 0,
+    "problem": "",
+    "removed": [],
+    "left_devices": [],
+    "still_mapped": [],
+}
 
 
 @click.command()
@@ -43,7 +53,8 @@ def verify(
     """Read NAMES on this node's disk again, against their digests.
 
     A bad blob is set aside and fetched anew, one whose file was removed is fetched anew. Exit status:
-    0 all good, 5 damage was found and repaired, 1 damage was found and stays.
+    0 all good, 5 damage was found and repaired, 1 damage was found and stays, 130 interrupted: what was
+    found until then is told.
     """
     if everything == bool(names):
         fail("give the names of models, or --all", USAGE)
@@ -54,14 +65,25 @@ def verify(
         with progress() as report:
             for row in rows:
                 report.begins(f"verify {row['model']} {row['version']}", row["disk_bytes"])
-                told = node.post("/edge/weights/verify", {"digest": row["digest"]}, timeout_s=VERIFY_S)
-                report.moved(told["read_bytes"])
-                done.append({"model": row["model"], "version": row["version"], **told})
-    except KeyboardInterrupt:
-        click.echo(f"popctl: interrupted: {len(done)} of {len(rows)} models were read", err=True)
+                one = {"model": row["model"], "version": row["version"], "digest": row["digest"], **_NOTHING}
+                done.append(one)
+                blob, rest = 0, 1
+                while rest:
+                    asked = {"digest": row["digest"], "blob": blob}
+                    told = node.post("/edge/weights/verify", asked, timeout_s=VERIFY_S)
+                    report.moved(told["read_bytes"])
+                    _add(one, told)
+                    blob, rest = blob + 1, told["rest"]
+    except (KeyboardInterrupt, SystemExit) as ended:
+        read = sum(one["blobs"] for one in done)
+        if read:
+            tell({"schema_version": 1, "models": done}, as_json=as_json, as_text=_verified)
+        if isinstance(ended, SystemExit):
+            raise
+        click.echo(
+            f"popctl: interrupted in model {len(done)} of {len(rows)}, {read} blobs were read", err=True
+        )
         raise SystemExit(INTERRUPTED) from None
-    for one in done:
-        one.pop("schema_version", None)
     tell({"schema_version": 1, "models": done}, as_json=as_json, as_text=_verified)
     bad = [one for one in done if one["bad"] or one["removed"]]
     stays = [one["model"] for one in bad if one["problem"] or one["still_mapped"]]
@@ -69,6 +91,16 @@ def verify(
         fail(f"damage stays in {', '.join(stays)}; popctl models verify tells why", FAILURE)
     if bad:
         fail(f"damage was found and repaired in {', '.join(one['model'] for one in bad)}", DAMAGED)
+
+
+def _add(one: dict[str, Any], told: dict[str, Any]) -> None:
+    """What was found of one more blob of a model."""
+    for name in ("blobs", "read_bytes", "moved_bytes"):
+        one[name] += told[name]
+    for name in ("bad", "removed", "left_devices", "still_mapped"):
+        one[name] = sorted({*one[name], *told[name]})
+    one["still_mapped"] = [worker for worker in one["still_mapped"] if worker not in one["left_devices"]]
+    one["problem"] = "; ".join(filter(None, (one["problem"], told["problem"])))
 
 
 def _weights(node: Node) -> Any:

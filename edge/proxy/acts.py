@@ -26,8 +26,8 @@ from edge.wire.dial import Dialer
 #: A model in use may become idle within this; then it is evicted after all.
 IDLE_S: Final = 5.0
 CALL_S: Final = 30.0
-#: A disk of the slow kind reads a large model in minutes.
-VERIFY_S: Final = 630.0
+#: What the store takes at most to read a model, or one blob of it, and to mend it.
+VERIFY_S: Final = 3_630.0
 COLLECT_S: Final = 120.0
 
 Place = Literal["disk", "device"]
@@ -87,13 +87,15 @@ class Acts:
         done.ms = clock.now_ms() - began_ms
         return done
 
-    async def verify(self, digest: str) -> tuple[calls.Verified, tuple[str, ...], tuple[str, ...]]:
-        """Read a model on this disk again; a bad blob is set aside and fetched anew.
+    async def verify(
+        self, digest: str, blob: int | None = None
+    ) -> tuple[calls.Verified, tuple[str, ...], tuple[str, ...]]:
+        """Read a model on this disk again, or one of its blobs; a bad one is set aside and fetched anew.
 
         Then the workers that let it go, as what they had mapped was bad, to load it again when it is
         asked for; and those that could not, as it stayed in use.
         """
-        reply = await self._store.shared().request(calls.Verify(digest=digest), timeout_s=VERIFY_S)
+        reply = await self._store.shared().request(calls.Verify(digest, blob=blob), timeout_s=VERIFY_S)
         done = reply.head
         if not isinstance(done, calls.Verified):
             raise EdgeError(Reason.PROTOCOL, "the weight store answered something else")

@@ -52,9 +52,9 @@ class ModelActs:
         rows = await self._elsewhere.bring(found.digest, self._elsewhere.chosen(nodes, region))
         return {**_names(found), "digest": found.digest, "nodes": rows}
 
-    async def verify(self, digest: str) -> dict[str, Any]:
-        """Read one on this disk again, whether the catalogue names it or not."""
-        done, left, stayed = await self._acts.verify(digest)
+    async def verify(self, digest: str, blob: int | None = None) -> dict[str, Any]:
+        """Read one on this disk again, whether the catalogue names it or not; or one blob of it."""
+        done, left, stayed = await self._acts.verify(digest, blob)
         told = {"schema_version": SCHEMA_VERSION, "digest": digest, **msgspec.structs.asdict(done)}
         return {**told, "left_devices": left, "still_mapped": stayed}
 

@@ -78,9 +78,10 @@ class Prefetch(_Fields, frozen=True, kw_only=True):
 
 
 class Verify(_Fields, frozen=True, kw_only=True):
-    """A manifest on this disk."""
+    """A manifest on this disk; with `blob`, from 0 on, only that one of its blobs."""
 
     digest: _Word
+    blob: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
 
 
 class Collect(_Fields, frozen=True, kw_only=True):
@@ -270,7 +271,8 @@ class Plane:
         return await self._acts.prefetch(asked.names["model"], wanted.version, wanted.tier, wanted.worker)
 
     async def _verify(self, asked: Asked) -> object:
-        return await self._acts.verify(fields(asked, Verify).digest)
+        wanted = fields(asked, Verify)
+        return await self._acts.verify(wanted.digest, wanted.blob)
 
     async def _collect(self, asked: Asked) -> object:
         return await self._acts.collect(dry_run=fields(asked, Collect).dry_run)

@@ -149,8 +149,8 @@ class App:
                     head = await parts.keeper.evict(digest)
                 case calls.Pin(digest, pinned):
                     await parts.floors.pin(digest, pinned=pinned)
-                case calls.Verify(digest, deadline_ms):
-                    head = await verify(parts.hydrator, digest, deadline_ms)
+                case calls.Verify(digest, deadline_ms, blob):
+                    head = await verify(parts.hydrator, digest, deadline_ms, blob)
                 case calls.Collect(dry_run):
                     catalogue = parts.catalogues.state()[1]
                     objects = parts.objects.lately()

@@ -26,9 +26,11 @@ _SHELVES: Final = (Shelf.MANIFESTS, Shelf.BLOBS, Shelf.INGEST)
 log = logging.getLogger(__name__)
 
 
-async def verify(hydrator: Hydrator, digest: str, deadline_ms: float) -> calls.Verified:
-    """Read every blob of a manifest that lies here; a bad one is set aside and fetched again, as is one
-    that somebody removed.
+async def verify(
+    hydrator: Hydrator, digest: str, deadline_ms: float, blob: int | None = None
+) -> calls.Verified:
+    """Read every blob of a manifest that lies here, or the one of that number; a bad one is set aside and
+    fetched again, as is one that somebody removed.
 
     Raises EdgeError: UNKNOWN_MODEL when the manifest is not here, DEADLINE.
     """
@@ -38,26 +40,31 @@ async def verify(hydrator: Hydrator, digest: str, deadline_ms: float) -> calls.V
         raise EdgeError(Reason.UNKNOWN_MODEL, text, source=Source.DOWNSTREAM)
     files = {file.blake3: file for file in manifest.files}
     done = calls.Verified(0, 0)
+    asked = list(files)
+    if blob is not None:
+        asked, done.rest = asked[blob : blob + 1], max(0, len(asked) - blob - 1)
     seconds = min(deadline_ms, MAX_DEADLINE_MS) / 1000.0 if deadline_ms > 0.0 else 0.0
     try:
         async with asyncio.timeout(seconds):
-            for blob, file in files.items():
+            for one in asked:
                 condition = Condition.GONE
-                if blob_key(blob) in hydrator.disk.ledger:
-                    condition = await hydrator.recheck(blob)
+                if blob_key(one) in hydrator.disk.ledger:
+                    condition = await hydrator.recheck(one)
                 if condition is not Condition.GONE:
                     done.blobs += 1
-                    done.read_bytes += file.size_bytes
+                    done.read_bytes += files[one].size_bytes
                 if condition is Condition.WRONG:
-                    done.bad = (*done.bad, blob)
-                if blob_key(blob) in hydrator.disk.removed:
-                    done.removed = (*done.removed, blob)
+                    done.bad = (*done.bad, one)
+                if blob_key(one) in hydrator.disk.removed:
+                    done.removed = (*done.removed, one)
             if damaged := (*done.bad, *done.removed):
-                moved, _ = await hydrator.bring({blob: files[blob] for blob in damaged})
+                moved, _ = await hydrator.bring({one: files[one] for one in damaged})
                 done.moved_bytes = moved.total_bytes
     except TimeoutError as error:
-        text = f"{digest} was not read within {seconds:.0f} s; {done.blobs} of its blobs were"
-        raise EdgeError(Reason.DEADLINE, text, retryable=True) from error
+        text = f"{digest} was not read and mended within {seconds:.0f} s; {done.blobs} of its blobs were read"
+        if not done.bad and not done.removed:
+            raise EdgeError(Reason.DEADLINE, text, retryable=True) from error
+        done.problem = text
     except EdgeError as error:
         if not done.bad and not done.removed:
             raise

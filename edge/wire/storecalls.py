@@ -23,18 +23,20 @@ class Fetching(msgspec.Struct, omit_defaults=True):
 class Verify(msgspec.Struct, tag="verify", tag_field="op", omit_defaults=True):
     """Read all blobs of a manifest on this disk again; a bad one is set aside and fetched anew.
 
-    Reply `Verified`. A blob that is not here is no damage, unless somebody else removed it.
+    Reply `Verified`. A blob that is not here is no damage, unless somebody else removed it. With `blob`,
+    a number from 0 on, only that one: what takes hours to read is asked for piece by piece.
     """
 
     digest: str
-    deadline_ms: float = 600_000.0
+    deadline_ms: float = 3_600_000.0
+    blob: int | None = None
 
 
 class Verified(msgspec.Struct, tag="verified", tag_field="op", omit_defaults=True):
     """Answer to `Verify`: blobs read, their bytes, digests of those that were bad, bytes fetched anew.
 
     `removed` are those whose file somebody else removed since they came. `problem` says why one could
-    not be fetched again; it is gone all the same.
+    not be fetched again; it is gone all the same. `rest` are the blobs behind the one that was asked for.
     """
 
     blobs: int
@@ -43,6 +45,7 @@ class Verified(msgspec.Struct, tag="verified", tag_field="op", omit_defaults=Tru
     moved_bytes: int = 0
     problem: str = ""
     removed: tuple[str, ...] = ()
+    rest: int = 0
 
 
 class Scrubbed(msgspec.Struct, omit_defaults=True):

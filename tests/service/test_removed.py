@@ -133,7 +133,7 @@ async def test_the_region_hears_of_it_though_nobody_asks_for_it(
     blob.unlink()
     (fra.store / "quarantine" / blob.name).unlink()
     await wait_until(lambda: not redis.admin.exists(location), within_s=15)
-    assert await has_settled(fra)
+    await wait_until(lambda: has_settled(fra), within_s=15)
     assert (await fra.state()).quarantined == 0, "what was set aside may be removed too"
     assert (await fra.state()).models[0].disk_bytes == model.manifest.files[0].size_bytes
     assert (await fra.call(calls.Verify(model.digest)))[0].removed == (blob.name,)

@@ -57,6 +57,37 @@ async def test_a_bad_blob_is_set_aside_and_fetched_again(
     assert bad not in node.blobs(), "bad bytes are never left under their name"
 
 
+async def test_one_blob_after_another_is_read_when_asked_for_so(bucket: Bucket, start: Start) -> None:
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    first, second = model.manifest.files
+    node = await start()
+    await node.ensure(model)
+    spoil(node.store / "blobs" / second.blake3)
+    told = [(await node.call(calls.Verify(model.digest, blob=number)))[0] for number in range(3)]
+    assert told == [
+        calls.Verified(1, first.size_bytes, rest=1),
+        calls.Verified(1, second.size_bytes, (second.blake3,), second.size_bytes),
+        calls.Verified(0, 0),
+    ]
+
+
+async def test_damage_that_is_not_mended_in_time_is_told_all_the_same(
+    bucket: Bucket, origin: Served, start: Start
+) -> None:
+    model = bucket.publish(size_bytes=MIB, chunk_bytes=CHUNK)
+    bad = model.weights.blake3
+    node = await start(min_bytes_per_s=1_000)
+    await node.ensure(model)
+    spoil(node.store / "blobs" / bad)
+    origin.fail("drip", path_prefix="blobs/", drip_bps=50_000)
+    told, _ = await node.call(calls.Verify(model.digest, 1_500))
+    assert (told.bad, "was not read and mended within 2 s; 2 of its blobs were read" in told.problem) == (
+        (bad,),
+        True,
+    )
+    origin.behave()
+
+
 async def test_what_the_catalogue_forgot_goes_and_what_is_pinned_or_held_stays(
     bucket: Bucket, start: Start
 ) -> None:
