@@ -45,6 +45,13 @@ MAX_POPS: Final = 63
 MAX_NODES_PER_POP: Final = 32
 MAX_ABOUT: Final = 120
 MAX_FILE_BYTES: Final = 1 << 20
+#: Networks that the lab gives to POPs (1 to 63), its WAN (64) and cities (101 to 199).
+OWN: Final[tuple[IPv4Network | IPv6Network, ...]] = (
+    WAN4,
+    IPv4Network("10.0.0.0/8"),
+    WAN6,
+    *(IPv6Network(f"fd5e:ed9e:{number}::/64") for number in range(1, 200)),
+)
 _SIZE: Final = re.compile(r"[1-9]\d{0,14}(\.\d{1,3})?\s*(B|KiB|MiB|GiB|TiB)")
 
 C = TypeVar("C", Queue, Drain)
@@ -112,7 +119,7 @@ class _Reader(Ways):
             vip4=vip4,
             vip6=vip6,
             lease=self._lease(planet.lease),
-            host=self._host(planet.host, cities),
+            host=self._host(planet.host, cities, (vip4, vip6)),
             origin=self._origin(planet.origin, names),
             pops=pops,
             regions=self._regions(planet.regions, pops),
@@ -245,12 +252,23 @@ class _Reader(Ways):
             raise self.fail(
                 ("anycast",), "these are networks: write single addresses, without a / and a length"
             )
-        for address in (four.network_address, six.network_address):
-            if address in WAN4 or address in WAN6 or address in IPv4Network("10.0.0.0/8"):
-                raise self.fail(("anycast",), f"{address} lies in the lab's own addresses; write another")
-            if address.is_multicast or address.is_loopback or address.is_unspecified:
-                raise self.fail(("anycast",), f"{address} can't be routed; write a unicast address")
+        self._check_free((four, six), (), ("anycast",))
         return four.network_address, six.network_address
+
+    def _check_free(
+        self,
+        nets: tuple[IPv4Network, IPv6Network],
+        vips: Sequence[IPv4Address | IPv6Address],
+        at: yamlfile.Path,
+    ) -> None:
+        """Raises TopologyError for what the lab needs itself, and for what no router carries."""
+        for net in nets:
+            if any(net.overlaps(own) for own in OWN if own.version == net.version):
+                raise self.fail(at, f"{_plain(net)} lies in the lab's own addresses; write another")
+            if any(vip in net for vip in vips):
+                raise self.fail(at, f"{net} holds the anycast address; write another")
+            if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
+                raise self.fail(at, f"{_plain(net)} can't be routed; write a unicast address")
 
     def _lease(self, raw: object) -> Lease:
         lease = self.section({} if raw is None else raw, Lease, ("lease",))
@@ -263,13 +281,16 @@ class _Reader(Ways):
             )
         return lease
 
-    def _host(self, raw: object, cities: Sequence[City]) -> HostLink:
+    def _host(
+        self, raw: object, cities: Sequence[City], vips: Sequence[IPv4Address | IPv6Address]
+    ) -> HostLink:
         names = [city.name for city in cities]
         host = self.section({"city": names[0]} if raw is None else raw, shape.Host, ("host",))
         self.check_known(host.city, names, "city", ("host", "city"))
         four, six = self._addresses(host.link, ("host", "link"), '[203.0.113.252/30, "fd5e:ed9e:ff::/64"]')
         if four.prefixlen > 30 or six.prefixlen > 126:
             raise self.fail(("host", "link"), "is too small for two ends: write at most a /30 and a /126")
+        self._check_free((four, six), vips, ("host", "link"))
         return HostLink(city=host.city, net4=four, net6=six)
 
     def _origin(self, raw: object, pops: Sequence[str]) -> Origin:
@@ -277,3 +298,8 @@ class _Reader(Ways):
         self.check_known(origin.pop, pops, "POP", ("origin", "pop"))
         self.number(origin.port, 1, 65535, ("origin", "port"))
         return origin
+
+
+def _plain(net: IPv4Network | IPv6Network) -> str:
+    """As people write it: one address without its length."""
+    return str(net.network_address if net.num_addresses == 1 else net)

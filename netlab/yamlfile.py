@@ -9,9 +9,14 @@ import re
 from typing import Any, Final
 
 import yaml
+from yaml.reader import ReaderError
 
 #: Values in one file; a handful of aliases could otherwise unfold into millions.
 MAX_VALUES: Final = 20_000
+#: Of a whole number: what every reader of such a file can hold.
+MAX_BITS: Final = 63
+#: Characters of a value in an error.
+MAX_SHOWN: Final = 40
 
 Path = tuple[str | int, ...]
 
@@ -59,27 +64,36 @@ class Settings:
 
 def read(text: str) -> Settings:
     """The settings in `text`. Raises YamlError."""
+    try:
+        return _read(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlError(mark.line + 1 if mark else 1, f"is no YAML: {error.problem}") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(
+            line, f"is no YAML: {chr(error.character)!r} can't stand in a text; remove it"
+        ) from error
+    except RecursionError as error:
+        raise YamlError(1, "is nested too deeply") from error
+
+
+def _read(text: str) -> Settings:
     loader = _CoreLoader(text)
     try:
         root = loader.get_single_node()
         lines: dict[Path, int] = {}
         value = _value(loader, root, (), lines) if root is not None else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else 1, f"is no YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise YamlError(1, f"is no YAML: {error}") from error
-    except RecursionError as error:
-        raise YamlError(1, "is nested too deeply") from error
     finally:
         loader.dispose()
     return Settings(value, lines)
 
 
 def _value(loader: _CoreLoader, node: yaml.Node, path: Path, lines: dict[Path, int]) -> object:
-    lines.setdefault(path, node.start_mark.line + 1)
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
     if len(lines) > MAX_VALUES:
-        raise YamlError(node.start_mark.line + 1, f"holds more than {MAX_VALUES} values")
+        raise YamlError(line, f"holds more than {MAX_VALUES} values")
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*path, index), lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -96,6 +110,13 @@ def _value(loader: _CoreLoader, node: yaml.Node, path: Path, lines: dict[Path, i
         return found
     try:
         plain: object = loader.construct_object(node)
-    except ValueError as error:
-        raise YamlError(node.start_mark.line + 1, f"{node.value!r} can't be read: {error}") from error
+    except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, for what a `!!tag` promised
+        kind = node.tag.rpartition(":")[2]
+        raise YamlError(line, f"{_short(node.value)!r} can't be read as {kind}") from error
+    if isinstance(plain, int) and plain.bit_length() > MAX_BITS:
+        raise YamlError(line, f"{_short(node.value)!r} is too large: write a number below 2^{MAX_BITS}")
     return plain
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
