@@ -38,8 +38,6 @@ SHIPPED: Final = Path(__file__).parent / "topologies"
 PLANET: Final = SHIPPED / "planet.yaml"
 #: A planet's own name goes into no interface's.
 PLANET_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
-#: Node names that would collide with the lab's own places: routers, cities, fabric, origin.
-TAKEN: Final = re.compile(r"r-.*|c-.*|wan|origin|host")
 #: fd5e:ed9e:64:: is the WAN, so no POP can be the 64th.
 MAX_POPS: Final = 63
 MAX_NODES_PER_POP: Final = 32
@@ -147,9 +145,7 @@ class _Reader(Ways):
             nodes = []
             for place, (node_name, node_value) in enumerate(pop.nodes.items()):
                 node_at = (*at, "nodes", node_name)
-                self.check_name(node_name, node_at)
-                if TAKEN.fullmatch(node_name):
-                    raise self.fail(node_at, f"{node_name!r} is a name the lab uses itself: write another")
+                self.check_place(node_name, node_at)
                 if node_name in seen:
                     raise self.fail(node_at, f"{node_name!r} is the name of {seen[node_name]} already")
                 seen[node_name] = "a node"

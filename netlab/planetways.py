@@ -75,8 +75,8 @@ class Ways(Sections):
         cities = []
         for index, (name, value) in enumerate(raw.items(), 1):
             at = ("cities", name)
-            self.check_name(name, at)
-            if name in taken or name == "host":
+            self.check_place(name, at)
+            if name in taken:
                 raise self.fail(at, f"{name!r} is the name of something else already; a city needs its own")
             city = self.section(value, shape.City, at)
             self.check_known(city.pop, list(names), "POP", (*at, "pop"))

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: A name becomes part of an interface's name (15 bytes in all) and of a namespace's.
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,11}")
+#: Names of what the lab has itself: routers, cities, programs, a doctor's namespace, everything to heal.
+TAKEN: Final = re.compile(r"(r|c|redis|doctor)-.*|wan|origin|host|all")
 _AT: Final = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`")
 _MISSING: Final = re.compile(r"Object missing required field `(.*?)`")
@@ -50,6 +52,12 @@ class Sections:
         """Raises TopologyError for what can't be a name in the kernel."""
         if not NAME.fullmatch(name):
             raise self.fail(path, f"{name!r} is no name: write a-z, 0-9 and -, at most 12, a letter first")
+
+    def check_place(self, name: str, path: yamlfile.Path) -> None:
+        """As `check_name`, for a node or a city: its name is a namespace's, and people write it alone."""
+        self.check_name(name, path)
+        if TAKEN.fullmatch(name):
+            raise self.fail(path, f"{name!r} is a name the lab uses itself: write another")
 
     def check_known(self, name: str, names: Sequence[str], kind: str, path: yamlfile.Path) -> None:
         """Raises TopologyError for a name that is not there."""
