@@ -6,13 +6,15 @@ name, max_batch_size, input and output count. Every version becomes one; the hig
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from edge.cli.pbtxt import ModelConfig, PbtxtError, parse
+from edge.cli.signature import Signature
 from edge.errors import EdgeError, Reason, Source
 from edge.weights import manifest as mf
 from edge.worker.graph import check_graph
@@ -27,13 +29,11 @@ MOVED_LEAST_BYTES: Final = 1024
 #: Beside the locations of external files: no file can be called so.
 MOVED: Final = "/"
 PAGE_BYTES: Final = 4096
+#: Beside the graph, and what may be moved out of it.
+MAX_EXTERNAL: Final = mf.MANIFEST_MAX_FILES - 2
 #: What sessions need beside their files, until a load measures it.
 WORKING_BYTES: Final = 16 * mf.MIB
 _KEYS: Final = frozenset({"location", "offset", "length", "checksum"})
-_TYPES: Final = {
-    "FLOAT": "FP32", "DOUBLE": "FP64", "FLOAT16": "FP16", "STRING": "BYTES", "BOOL": "BOOL",
-    **{f"{sign}INT{bits}": f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
-}  # fmt: skip
 
 
 def is_repository(folder: Path) -> bool:
@@ -46,6 +46,14 @@ def make_store(repository: Path, names: tuple[str, ...], store: Path) -> None:
 
     Raises EdgeError with file and line of what can't be served.
     """
+    try:
+        _make_store(repository, names, store)
+    except OSError as error:
+        full = f"; put TMPDIR where there is more room than below {store}" if error.errno == ENOSPC else ""
+        raise _wrong(Path(error.filename or store), f"{error.strerror}{full}") from error
+
+
+def _make_store(repository: Path, names: tuple[str, ...], store: Path) -> None:
     for folder in ("blobs", "manifests"):
         (store / folder).mkdir()
     found = _models(repository)
@@ -91,7 +99,10 @@ def _model(name: str, folder: Path, store: Path) -> mf.CatalogueModel:
         manifest = _Version(name, inner, config, store).manifest()
         raw = mf.encode(manifest)
         versions[inner.name] = mf.digest(raw)
-        mf.decode(raw, expect_digest=versions[inner.name])
+        try:
+            mf.decode(raw, expect_digest=versions[inner.name])
+        except EdgeError as error:
+            raise _wrong(inner / GRAPH, error.message) from error
         sizes[inner.name] = manifest.size_bytes
         (store / "manifests" / f"{versions[inner.name]}.json").write_bytes(raw)
     if not versions:
@@ -101,8 +112,10 @@ def _model(name: str, folder: Path, store: Path) -> mf.CatalogueModel:
 
 def _config(folder: Path) -> ModelConfig:
     path = folder / CONFIG
-    if not path.is_file():
+    if not (path.exists() or path.is_symlink()):
         return ModelConfig("", 0, (), ())
+    if not path.is_file():
+        raise _wrong(path, "it is no file")
     try:
         return parse(path.read_bytes())
     except PbtxtError as error:
@@ -139,7 +152,7 @@ class _Version:
         written = self._store / "graph"
         written.write_bytes(graph)
         files = (self._put("graph", "graph", written, move=True), *self._files.values())
-        inputs, outputs = self._tensors(model)
+        inputs, outputs = Signature(self._config, self._folder.parent / CONFIG, self._path).of(model)
         batch = self._config.max_batch_size
         return mf.Manifest(
             schema=1,
@@ -174,19 +187,33 @@ class _Version:
 
     def _relocate(self, model: Any) -> None:
         """Every external tensor lies in a file of this folder; from now on it is named by digest."""
-        for tensor in _tensors_in(model):
-            if not tensor.external_data:
-                continue
-            entries = {entry.key: entry.value for entry in tensor.external_data}
+        outside = [
+            (tensor, {entry.key: entry.value for entry in tensor.external_data})
+            for tensor in _tensors_in(model)
+            if tensor.external_data
+        ]
+        if (count := len({entries.get("location") for _, entries in outside})) > MAX_EXTERNAL:
+            raise _wrong(
+                self._path,
+                f"its weights lie in {count} files, at most {MAX_EXTERNAL} can be served: save it with "
+                "all_tensors_to_one_file=True",
+            )
+        for tensor, entries in outside:
             if unknown := entries.keys() - _KEYS:
                 raise _wrong(self._path, f"tensor {tensor.name!r} has the external key {min(unknown)!r}")
             file = self._external(tensor.name, entries.get("location", ""))
-            offset = entries.get("offset", "0")
+            offset = self._number(tensor.name, entries.get("offset", "0"))
             length = entries.get("length")
-            if not offset.isdecimal() or not (length is None or length.isdecimal()):
-                raise _wrong(self._path, f"tensor {tensor.name!r} has offset or length that is no number")
+            rest = max(0, file.size_bytes - offset)
             del tensor.external_data[:]
-            _point(tensor, file.blake3, int(offset), int(length or max(0, file.size_bytes - int(offset))))
+            _point(tensor, file.blake3, offset, self._number(tensor.name, length) if length else rest)
+
+    def _number(self, tensor: str, text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 20):
+            raise _wrong(
+                self._path, f"tensor {tensor!r} has offset or length {text[:40]!r}, which is no number"
+            )
+        return int(text)
 
     def _external(self, tensor: str, location: str) -> mf.BlobFile:
         if location not in self._files:
@@ -231,43 +258,6 @@ class _Version:
         elif not target.exists():
             target.symlink_to(path.resolve())
         return file
-
-    def _tensors(self, model: Any) -> tuple[tuple[mf.TensorSpec, ...], tuple[mf.TensorSpec, ...]]:
-        """What config.pbtxt says, as far as the graph agrees; without it what the graph says."""
-        constants = {tensor.name for tensor in model.graph.initializer}
-        inputs = {value.name: value for value in model.graph.input if value.name not in constants}
-        outputs = {value.name: value for value in model.graph.output}
-        config = self._config
-        return self._side("input", config.inputs, inputs), self._side("output", config.outputs, outputs)
-
-    def _side(
-        self, side: str, wanted: tuple[Any, ...], graph: Mapping[str, Any]
-    ) -> tuple[mf.TensorSpec, ...]:
-        where = self._folder.parent / CONFIG
-        front = (-1,) if self._config.max_batch_size else ()
-        if not wanted:
-            return tuple(self._of_graph(value) for value in graph.values())
-        for tensor in wanted:
-            if tensor.name not in graph:
-                raise _wrong(where, f"{side} {tensor.name!r}: {self._path} has {', '.join(graph) or 'none'}")
-            has = self._of_graph(graph[tensor.name])
-            if has.datatype != tensor.datatype:
-                raise _wrong(
-                    where, f"{side} {tensor.name!r} is {tensor.datatype}, {self._path} has {has.datatype}"
-                )
-        if side == "input" and (rest := graph.keys() - {tensor.name for tensor in wanted}):
-            raise _wrong(where, f"input {min(rest)!r} of {self._path} is missing")
-        return tuple(mf.TensorSpec(one.name, one.datatype, (*front, *one.dims)) for one in wanted)
-
-    def _of_graph(self, value: Any) -> mf.TensorSpec:
-        import onnx
-
-        tensor = value.type.tensor_type
-        known = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        if known not in _TYPES:
-            raise _wrong(self._path, f"tensor {value.name!r} is {known}, which can't be sent")
-        shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
-        return mf.TensorSpec(value.name, _TYPES[known], shape)
 
 
 def _tensors_in(message: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """`popctl models push` of a Triton-style repository: what is published of it, and what is refused where."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.cli.triton import make_store
+from edge.errors import EdgeError
 from edge.weights import manifest as mf
 from tests.support.node import open_directory, running_node
 
@@ -160,6 +163,36 @@ def config(text: str) -> Callable[[Path], Any]:
     return lambda folder: (folder / "config.pbtxt").write_text(text)
 
 
+def outside(key: str, value: str) -> Callable[[Path], Any]:
+    def change(model: onnx.ModelProto) -> None:
+        entries = model.graph.initializer[0].external_data
+        for entry in [entry for entry in entries if entry.key == key]:
+            entries.remove(entry)
+        entries.add(key=key, value=value)
+
+    return changed(change)
+
+
+def scattered(model: onnx.ModelProto) -> None:
+    """As exporters leave it: each tensor in a file of its own."""
+    for number in range(62):
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(model.graph.initializer[0])
+        tensor.name = f"w{number}"
+        tensor.external_data[0].value = f"w{number}.bin"
+
+
+def silenced(model: onnx.ModelProto) -> None:
+    constant = numpy_helper.from_array(np.ones((1, 4), np.float32), model.graph.input[0].name)
+    model.graph.initializer.append(constant)
+
+
+def fixed(model: onnx.ModelProto) -> None:
+    """Exported for one item."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+
+
 REFUSED = [
     ("a config that can't be read", config('name: "m"\nmax_batch_size: many'), "m/config.pbtxt:2: a whole number"),
     ("a config of another model", config('name: "other"'), "its folder 'm'"),
@@ -174,6 +207,17 @@ REFUSED = [
     ("weights at an absolute path", location("/etc/passwd"), "no plain file beside it"),
     ("weights that are a link", lambda folder: relink(folder / "1" / "w.bin"), "no plain file beside it"),
     ("weights that end too soon", lambda folder: (folder / "1" / "w.bin").write_bytes(b"1234"), "model.onnx"),
+    ("an offset of 5000 digits", outside("offset", "9" * 5000), "offset or length '999"),
+    ("a length in other digits", outside("length", "٣"), "which is no number"),
+    ("a name that no file can have", location("w" * 300), "File name too long"),
+    ("one file per tensor, too many", changed(lambda model: scattered(model)), "lie in 63 files, at most 62"),
+    ("a type that nobody knows", changed(lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", 9999)), "tensor 'x' is 9999"),
+    ("no input", changed(lambda model: silenced(model)), "m/1/model.onnx: its graph has no input"),
+    ("a config that is a folder", lambda folder: ((folder / "config.pbtxt").unlink(), (folder / "config.pbtxt").mkdir()), "config.pbtxt: it is no file"),
+    ("other dims than the graph", config(CONFIG.replace("scaler", "m").replace("dims: [ 4 ]", "dims: [ 7 ]", 1)), "has dims [7]"),
+    ("another rank than the graph", config(CONFIG.replace("scaler", "m").replace("dims: [ 4 ]", "dims: [ 4, 4 ]", 1)), "has dims [4, 4]"),
+    ("a batch of a graph that takes one", lambda folder: (config(CONFIG.replace("scaler", "m"))(folder), changed(fixed)(folder)), "max_batch_size is 8, but input 'x'"),
+    ("the same without tensors", lambda folder: (config("max_batch_size: 8")(folder), changed(fixed)(folder)), "has shape [1, 4]: export it"),
     ("operators that nobody has", changed(lambda model: setattr(model.graph.node[0], "domain", "evil")), "domain 'evil'"),
 ]  # fmt: skip
 
@@ -193,3 +237,15 @@ def test_what_can_not_be_served_is_refused_by_file(tmp_path, sentence, spoil, pr
     ran = push(tmp_path / "repository", origin)
     assert (ran.returncode, ran.stdout, problem in ran.stderr) == (1, "", True), (sentence, ran.stderr)
     assert list(origin.iterdir()) == [], "nothing is half-published"
+
+
+def test_a_full_disk_names_its_folder_and_what_helps(tmp_path, monkeypatch):
+    put(tmp_path / "m", "1", 2.0)
+    (tmp_path / "store").mkdir()
+
+    def full(self: Path, _raw: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EdgeError, match=f"{tmp_path}/store: No space left on device; put TMPDIR where"):
+        make_store(tmp_path, (), tmp_path / "store")
