@@ -75,6 +75,16 @@ def peers(document: dict[str, Any]) -> str:
     return shown
 
 
+def _host(weights: dict[str, Any]) -> str:
+    """What is held of the budget, and what of it lies in memory as far as that was measured."""
+    told = f"{_mb(weights.get('host_used_bytes'))} of {_mb(weights.get('host_bytes'))}"
+    if weights.get("host_resident_bytes") is not None:
+        told += f", {_mb(weights['host_resident_bytes'])} in memory"
+    if weights.get("host_undersized"):
+        told += ", what is read in goes out again: lower weights.host_bytes, or add memory"
+    return told
+
+
 def status(state: dict[str, Any]) -> str:
     """The state in a screen; all of it is in --json."""
     tree, weights = state.get("tree") or {}, state.get("weights") or {}
@@ -86,6 +96,7 @@ def status(state: dict[str, Any]) -> str:
     shown["waiting"] = state.get("waiting")
     if weights:
         shown["disk"] = f"{_mb(weights.get('disk_used_bytes'))} of {_mb(weights.get('disk_bytes'))}"
+        shown["host"] = _host(weights)
         shown["index"] = (weights.get("index") or {}).get("state")
     if tree.get("restarting"):
         shown["restarting"] = tree["restarting"]

@@ -17,7 +17,7 @@ PIECE_BYTES: Final = 16 << 20
 #: and forgets the rest: 8 MiB of 256 were read here.
 ASK_BYTES: Final = 1 << 20
 #: What is asked for ahead of a load; the load reads the rest as it comes there.
-AHEAD_MAX_BYTES: Final = 1 << 30
+AHEAD_MAX_BYTES: Final = 1 << 28
 _WINDOW_BYTES: Final = 1 << 28
 _FAILED: Final = ctypes.c_void_p(-1).value
 #: Only the lowest bit of a page's byte says something.

@@ -72,3 +72,21 @@ def test_a_state_without_anything_is_still_shown():
 
 def test_models_without_any():
     assert "has published none" in tables.models({"models": []})
+
+
+HOST = [
+    ("held, and not measured yet", {}, "10.0 MB of 20.0 MB"),
+    ("all of it is there", {"host_resident_bytes": 10_000_000}, "10.0 MB of 20.0 MB, 10.0 MB in memory"),
+    (
+        "a host that has less than that",
+        {"host_resident_bytes": 0, "host_undersized": True},
+        "10.0 MB of 20.0 MB, 0.0 MB in memory, what is read in goes out again: lower weights.host_bytes, or "
+        "add memory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "told", "line"), HOST, ids=[row[0] for row in HOST])
+def test_what_of_the_host_tier_is_in_memory_is_told(sentence, told, line):
+    weights = {"host_bytes": 20_000_000, "host_used_bytes": 10_000_000, **told}
+    assert f"\nhost: {line}\n" in tables.status({"weights": weights}), sentence
