@@ -50,7 +50,7 @@ OWN: Final[tuple[IPv4Network | IPv6Network, ...]] = (
     WAN6,
     *(IPv6Network(f"fd5e:ed9e:{number}::/64") for number in range(1, 200)),
 )
-_SIZE: Final = re.compile(r"[1-9]\d{0,14}(\.\d{1,3})?\s*(B|KiB|MiB|GiB|TiB)")
+SIZE: Final = re.compile(r"[1-9]\d{0,14}(\.\d{1,3})?\s*(B|KiB|MiB|GiB|TiB)")
 
 C = TypeVar("C", Queue, Drain)
 
@@ -165,7 +165,7 @@ class _Reader(Ways):
         self.check_name(node.provider, (*at, "provider"))
         for setting in ("device_bytes", "disk_bytes"):
             size = getattr(node, setting)
-            if size is not None and not _SIZE.fullmatch(size):
+            if size is not None and not SIZE.fullmatch(size):
                 raise self.fail((*at, setting), f"{size!r} is no size: write 64MiB or 2GiB")
         for setting in ("soft_limit", "hard_limit"):
             limit = getattr(node, setting)

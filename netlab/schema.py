@@ -1,17 +1,18 @@
 """The JSON schema that editors complete a planet's file from: `python -m netlab.schema` writes it anew.
 
-It is made of the very structs that `planetfile` reads, with the sections put in their places. What
-a schema can't say (names that must exist, pairs that must be there) only `poplab` says.
+It is made of the very structs that `planetfile` reads, with the sections put in their places and
+the bounds that `planetfile` keeps (schemabounds.py). What a schema can't say (names that must exist,
+pairs that must be there) only `poplab` says.
 """
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from netlab import planetways, shape
+from netlab import schemabounds, shape
 from netlab.topology import Bfd, Drain, Lease, Origin, Queue, Routing
 
 FILE: Final = Path(__file__).parent / "topologies" / "planet.schema.json"
@@ -21,9 +22,9 @@ MODELINE: Final = "# yaml-language-server: $schema=planet.schema.json"
 # Bounds as plain schema: with `Meta(ge=...)` on a number in a union msgspec 0.22.0 crashes the interpreter.
 _Rtt = Annotated[
     float | tuple[float, float],
-    shape.told("RTT in milliseconds, or [there, back] one way.", minimum=0, maximum=planetways.MAX_RTT_MS),
+    shape.told("RTT in milliseconds, or [there, back] one way.", **schemabounds.RTT),
 ]
-_Watch = Bfd | bool
+_Watch = Bfd | Literal[False]
 
 
 class Pop(shape.Pop, frozen=True):
@@ -32,6 +33,15 @@ class Pop(shape.Pop, frozen=True):
     nodes: Annotated[
         Mapping[str, shape.Node | None], shape.told("None at all is a router that carries others' packets.")
     ] = {}
+
+
+class Region(shape.Region, frozen=True):
+    """POPs that share one weight index."""
+
+    redis: Annotated[
+        str | Literal[False] | None,
+        shape.told("The node where the region's Redis runs; false for a region without one."),
+    ] = None
 
 
 class BfdWish(shape.BfdWish, frozen=True):
@@ -48,7 +58,7 @@ class Planet(shape.Planet, frozen=True, kw_only=True):
     host: shape.Host | None = None
     origin: Origin | None = None
     pops: Annotated[Mapping[str, Pop], shape.told("In this order they get their addresses.")]
-    regions: Annotated[Mapping[str, shape.Region], shape.told("Where a region's Redis runs.")] = {}
+    regions: Annotated[Mapping[str, Region], shape.told("Where a region's Redis runs.")] = {}
     routing: Routing | None = None
     queue: Queue | None = None
     drain: Drain | None = None
@@ -63,6 +73,9 @@ class Planet(shape.Planet, frozen=True, kw_only=True):
 def schema() -> dict[str, Any]:
     """The schema, JSON Schema draft 2020-12."""
     made = msgspec.json.schema(Planet)
+    for section, settings in schemabounds.MORE.items():
+        for setting, more in settings.items():
+            made["$defs"][section]["properties"][setting] |= more
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A planet for poplab", **made}
 
 

@@ -95,6 +95,20 @@ ERRORS = [
         9,
         "9000 is out of range: write a number from 0 to 900",
     ),
+    (
+        "a city on the moon",
+        "rtt_ms: 6",
+        "rtt_ms: 1282",
+        11,
+        "cities.nyc.rtt_ms: 1282 is out of range: write a number from 0 to 900",
+    ),
+    (
+        "a port too high",
+        "name: two",
+        "name: two\norigin: {pop: iad, port: 80000}",
+        2,
+        "origin.port: 80000 is out of",
+    ),
     ("a city nowhere", "pop: fra, rtt", "pop: frA, rtt", 12, "no POP is called 'frA'; did you mean fra?"),
     (
         "too many workers",
