@@ -28,7 +28,7 @@ _NOTHING: Final = {
 @node_options
 def ps(config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
     """What is on this node's devices, held or on its way: tier, bytes, in use, last used, why."""
-    answer = _weights(Node(config_path, socket_path))
+    answer = weight_store(Node(config_path, socket_path))
     if as_json:
         answer = {
             "schema_version": answer["schema_version"],
@@ -103,7 +103,7 @@ def _add(one: dict[str, Any], told: dict[str, Any]) -> None:
     one["problem"] = "; ".join(filter(None, (one["problem"], told["problem"])))
 
 
-def _weights(node: Node) -> Any:
+def weight_store(node: Node) -> Any:
     """What is here; a weight store that is away ends the program."""
     answer = node.get("/edge/weights")
     if "models" not in answer:
@@ -112,7 +112,7 @@ def _weights(node: Node) -> Any:
 
 
 def _on_disk(node: Node, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = [row for row in _weights(node)["models"] if row["disk_bytes"]]
+    rows = [row for row in weight_store(node)["models"] if row["disk_bytes"]]
     here = {row["model"] for row in rows}
     for name in names:
         if name not in here:

@@ -141,7 +141,7 @@ def explain(config_path: Path | None, socket_path: Path | None, *, as_json: bool
         fail(f"a REQUEST_ID takes no wishes: {', '.join(wishes)} go with --model", USAGE)
     node = Node(config_path, socket_path)
     if request_id is not None:
-        answer = node.get(f"/edge/explain/{quote(request_id, safe='')}")
+        answer = node.get(f"/edge/explain/{quote(request_id, safe='', errors='surrogateescape')}")
     else:
         answer = node.post("/edge/explain", wishes)
     tell(answer, as_json=as_json, as_text=tables.explained)

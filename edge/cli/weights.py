@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from edge.cli import tables
-from edge.cli.care import CARE
+from edge.cli.care import CARE, weight_store
 from edge.cli.node import FAILURE, Node, fail, node_options, tell
 from edge.cli.progress import progress
 from edge.cli.publish import PUBLISH
@@ -20,7 +20,7 @@ BRING_S: Final = 660.0
 @node_options
 def weights(config_path: Path | None, socket_path: Path | None, *, as_json: bool) -> None:
     """The node's weight store: budgets, the region's index, and every model here: where, why, last used."""
-    answer = Node(config_path, socket_path).get("/edge/weights")
+    answer = weight_store(Node(config_path, socket_path))
     tell(answer, as_json=as_json, as_text=tables.weights)
 
 
@@ -45,7 +45,7 @@ def models_show(config_path: Path | None, socket_path: Path | None, *, as_json: 
 
 
 def _path(name: str, act: str = "") -> str:
-    return f"/edge/models/{quote(name, safe='')}" + (f"/{act}" if act else "")
+    return f"/edge/models/{quote(name, safe='', errors='surrogateescape')}" + (f"/{act}" if act else "")
 
 
 def _watched(node: Node, model: str, body: dict[str, Any]) -> Any:

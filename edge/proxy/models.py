@@ -131,10 +131,12 @@ class Models:
         if self.catalogue is None:
             raise self.none_seen()
         if model in self.catalogue.models:
-            known = ", ".join(sorted(self.catalogue.models[model].versions))
+            known = ", ".join(sorted(self.catalogue.models[model].versions, key=int))
             text = f"unknown version of model {model}; versions: {known}"
         else:
-            text = "unknown model; GET /v2/repository/index lists them with POST"
+            text = (
+                f"unknown model {model[:128]!r}; POST /v2/repository/index and `popctl models ls` list them"
+            )
         raise EdgeError(Reason.UNKNOWN_MODEL, text, source=Source.DOWNSTREAM)
 
     @staticmethod

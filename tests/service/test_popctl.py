@@ -183,10 +183,27 @@ def test_a_reader_that_has_left_is_a_quiet_failure(node):
     assert (ran.returncode, ran.stderr) == (1, b"")
 
 
-@pytest.mark.parametrize("command", [["ps"], ["verify", "--all"]], ids=" ".join)
+def test_a_name_that_is_no_text_is_found_nowhere(node):
+    name = os.fsdecode(b"m\xff")
+    for command in (["models", "show", name], ["models", "pin", name], ["explain", name]):
+        ran = popctl(*command, "--socket", node.directory / "run" / "admin.sock")
+        assert (ran.returncode, ran.stdout) == (4, ""), command
+        assert ran.stderr.startswith("popctl: ")
+        assert "m%FF" in ran.stderr
+
+
+def test_an_unknown_model_is_named_with_where_the_known_are(node):
+    ran = popctl("models", "show", "nobody", "--socket", node.directory / "run" / "admin.sock")
+    assert "unknown model 'nobody'; POST /v2/repository/index and `popctl models ls` list them" in ran.stderr
+
+
+AWAY = [["weights"], ["models", "ps"], ["models", "verify", "--all"]]
+
+
+@pytest.mark.parametrize("command", AWAY, ids=" ".join)
 def test_a_weight_store_that_is_away_is_no_empty_one(answering, command):
     told = b'{"schema_version": 1, "error": "the weight store does not answer"}'
     path = answering(b"HTTP/1.1 200 x\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told))
-    ran = popctl("models", *command, "--socket", path)
+    ran = popctl(*command, "--socket", path)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "the weight store does not answer; popctl status tells more" in ran.stderr
