@@ -46,6 +46,7 @@ spec: ## the pure tests alone
 soak: ## the long ones
 	@netlab/setup.sh system nftables faketime
 	@netlab/setup.sh venv dev
+	@$(MAKE) --no-print-directory models
 	@$(SUDO) $(PY) -m pytest tests/soak -m soak --timeout 3600
 
 bench: ## ratios from one interleaved run
