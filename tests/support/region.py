@@ -34,6 +34,7 @@ class Fleet:
     def __init__(self, root: Path, origin_url: str, redis: Place | None) -> None:
         self.root = root
         self.redis = redis
+        self.program = PROGRAM
         self._origin_url = origin_url
         self.ca = write_ca(root / "ca")
         self._papers: dict[str, Papers] = {}
@@ -53,14 +54,29 @@ class Fleet:
         return self._listeners[node]
 
     async def start(
-        self, node: str, *, region: str = "eu", index: bool = True, waits: bool = True, **settings: Any
+        self,
+        node: str,
+        *,
+        region: str = "eu",
+        index: bool = True,
+        waits: bool = True,
+        patience: int = 1,
+        **settings: Any,
     ) -> Running:
-        """Until it is ready and, with an index, knows that it is up."""
+        """Until it is ready and, with an index, knows that it is up.
+
+        `patience` is how many times longer than else it takes until anything of the index is late.
+        """
         frames, blobs = self._sockets(node)
         shared = None
         if index and self.redis is not None:
             shared = Index(
-                **self.redis.place, user=node, password_file="unused", lease_ms=1_000, alive_ms=2_000
+                **self.redis.place,
+                user=node,
+                password_file="unused",
+                timeout_ms=200 * patience,
+                lease_ms=1_000 * patience,
+                alive_ms=2_000 * patience,
             )
         weights = Weights(
             **{
@@ -90,7 +106,7 @@ class Fleet:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            PROGRAM,
+            self.program,
             msgspec.json.encode(boot).decode(),
             pass_fds=(frames.fileno(), blobs.fileno(), theirs.fileno()),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
