@@ -35,7 +35,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Faults:
-    """The rules in force, oldest first."""
+    """The rules in force, oldest first; of two that fit a request the newer one befalls it."""
 
     def __init__(self) -> None:
         self._rules: list[Fault] = []
@@ -63,7 +63,7 @@ class Faults:
 
     def take(self, name: str, *, get: bool, ranged: bool) -> Fault | None:
         """The fault that befalls this request, used up by one; None for an honest answer."""
-        for rule in self._rules:
+        for rule in reversed(self._rules):
             fits = rule.kind == "5xx" or (get and (ranged or rule.kind != "200-to-range"))
             if fits and name.startswith(rule.path_prefix):
                 rule.count -= 1

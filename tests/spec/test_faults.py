@@ -129,3 +129,19 @@ def test_one_lie_of_the_origin_is_taken_back_and_the_others_stay() -> None:
     assert [rule["kind"] for rule in told.listed()] == ["cut"]
     told.clear()
     assert told.listed() == []
+
+
+def test_the_lie_that_was_told_last_is_the_one_that_is_felt() -> None:
+    told = originfault.Faults()
+
+    def felt(*, get: bool = True, ranged: bool = False) -> str | None:
+        fault = told.take("blobs/a", get=get, ranged=ranged)
+        return fault.kind if fault else None
+
+    told.add(msgspec.json.encode({"kind": "drip", "count": 9}))
+    told.add(msgspec.json.encode({"kind": "200-to-range", "count": 1}))
+    assert felt() == "drip", "the newer one befalls ranges only"
+    assert felt(ranged=True) == "200-to-range"
+    assert felt(ranged=True) == "drip", "the newer one is used up"
+    told.add(msgspec.json.encode({"kind": "5xx", "path_prefix": "blobs/"}))
+    assert [felt(get=False), felt(get=False)] == ["5xx", None]
