@@ -52,8 +52,11 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def told_of_changes() -> Iterator[None]:
-    """As `told`, for the commands that change the network. SIGTERM counts as Ctrl-C."""
-    from netlab import apply, start, sweep
+    """As `told`, for the commands that change the network. SIGTERM counts as Ctrl-C.
+
+    Who interrupts one is told what is left broken and what takes it back.
+    """
+    from netlab import apply, faultbook, start, sweep
 
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
@@ -64,6 +67,10 @@ def told_of_changes() -> Iterator[None]:
             fail(str(error), MISSING)
         except (start.RefusedError, apply.ApplyError, sweep.InsideError) as error:
             fail(str(error), FAILURE)
+        except KeyboardInterrupt:
+            left = [f"{fault.target} ({fault.how}): `{fault.remedy}`" for fault in faultbook.entries()]
+            rest = f"; what is broken now, and what takes it back: {', '.join(left)}" if left else ""
+            fail(f"interrupted{rest}", INTERRUPTED)
 
 
 def _interrupt(*_: object) -> None:
