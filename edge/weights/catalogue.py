@@ -78,6 +78,7 @@ class Catalogues:
         self._held = Holding()
         self._etag: str | None = None
         self._complaint = ""
+        self._is_kept = True
         self.origin_up = False
         self.refused = 0
 
@@ -117,6 +118,8 @@ class Catalogues:
         self.origin_up = True
         if found is not None:
             await self._judge(found)
+        elif not self._is_kept:
+            await self._keep(self._held)
 
     async def _judge(self, found: Object) -> None:
         match judge(self._held, found.raw):
@@ -128,7 +131,10 @@ class Catalogues:
                 await self._keep(holding)
             case Same():
                 self._etag = found.etag
-                self._complaint = ""
+                if not self._is_kept:
+                    await self._keep(self._held)
+                else:
+                    self._complaint = ""
             case Refuse(why):
                 self._etag = found.etag
                 self.refused += 1
@@ -142,7 +148,11 @@ class Catalogues:
         try:
             await self._disk.keep(write, len(holding.raw), "catalog.json")
         except EdgeError as error:
+            self._is_kept = False
             self._complain(f"the catalogue is not kept on disk: {error.message}")
+        else:
+            self._is_kept = True
+            self._complaint = ""
 
     def _complain(self, what: str) -> None:
         """Once per change, not once per poll."""

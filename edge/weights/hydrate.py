@@ -247,7 +247,10 @@ class Hydrator:
     async def condemn(self, digest: str, why: str) -> Condition:
         """Set aside a blob that was not right when read. The caller has pinned it, and is not cancelled."""
         key = blob_key(digest)
+        # Not trusted while it lies here, which it does longer if it can't be set aside.
+        self._unverified.add(digest)
         if not await self.disk.set_aside(key, digest):
+            self._unverified.discard(digest)
             return Condition.GONE
         log.warning("blob %s on disk %s: set aside", digest, why)
         self.forget(key)
@@ -358,7 +361,10 @@ class Hydrator:
         """Keep the evidence: the bad chunk, beside good ones that the next attempt need not fetch again."""
         log.warning("blob %s came corrupt (chunk %s): set aside", file.blake3, index)
         if index is None:
-            await self.disk.set_aside(ingest_key(file.blake3), file.blake3)
+            try:
+                await self.disk.set_aside(ingest_key(file.blake3), file.blake3)
+            except EdgeError as error:
+                log.warning("the bad blob stays where it is: %s", error.message)
             return
         size_bytes = min(file.chunk_bytes, file.size_bytes - index * file.chunk_bytes)
         try:

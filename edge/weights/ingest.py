@@ -10,6 +10,7 @@ instead of a SIGBUS. A client that receives into memory of ours would map `data`
 """
 
 import errno
+import logging
 import os
 import struct
 import threading
@@ -27,6 +28,13 @@ from edge.weights.prefix import Prefix
 _HEADER: Final = struct.Struct("<8sQQ")
 _MAGIC: Final = b"edgepop1"
 _HASH_THREADS: Final = 2
+
+log = logging.getLogger(__name__)
+
+
+def called(file: BlobFile) -> str:
+    """A blob, for people."""
+    return f"blob {file.blake3} ({file.name})"
 
 
 def journal_bytes(chunks: int) -> int:
@@ -85,7 +93,7 @@ class Ingest:
             os.ftruncate(self._journal_fd, 0)
             os.pwrite(self._journal_fd, header + bytes(wanted - _HEADER.size), 0)
         except OSError as error:
-            raise disk_error(error, f"allocate {size} bytes for blob {self.file.blake3}") from error
+            raise disk_error(error, f"allocate {size} bytes for {called(self.file)}") from error
         return bytearray(wanted - _HEADER.size)
 
     def bounds(self, index: int) -> tuple[int, int]:
@@ -127,21 +135,27 @@ class Ingest:
                 written = os.pwrite(self.fd, view, at)
                 view, at = view[written:], at + written
         except OSError as error:
-            raise disk_error(error, f"write blob {self.file.blake3}") from error
+            raise disk_error(error, f"write {self._chunk(at // self.file.chunk_bytes)}") from error
         self.growth.came(len(buffer))
 
     def mark(self, index: int) -> None:
-        """The chunk was written and its digest was right."""
-        with self._lock:
-            self._claimed[index // 8] |= 1 << index % 8
-            byte = self._claimed[index // 8 : index // 8 + 1]
-            os.pwrite(self._journal_fd, byte, _HEADER.size + index // 8)
+        """The chunk was written and its digest was right. Raises EdgeError(NO_SPACE) or INTERNAL."""
+        try:
+            with self._lock:
+                self._claimed[index // 8] |= 1 << index % 8
+                byte = self._claimed[index // 8 : index // 8 + 1]
+                os.pwrite(self._journal_fd, byte, _HEADER.size + index // 8)
+        except OSError as error:
+            raise disk_error(error, f"note {self._chunk(index)}") from error
         self.growth.add(index)
         self._prefix.add(index)
         try:
             self._prefix.advance()
         except OSError as error:
-            raise disk_error(error, f"read blob {self.file.blake3}") from error
+            raise disk_error(error, f"read {called(self.file)}") from error
+
+    def _chunk(self, index: int) -> str:
+        return f"chunk {index} of {called(self.file)}"
 
     def lend(self) -> int:
         """The data file, opened once more; who reads from it closes it. OSError if this is closed."""
@@ -155,14 +169,14 @@ class Ingest:
         try:
             return self._prefix.digest()
         except OSError as error:
-            raise disk_error(error, f"read blob {self.file.blake3}") from error
+            raise disk_error(error, f"read {called(self.file)}") from error
 
     def seal(self) -> None:
         """Make the data read-only, ready to be renamed."""
         try:
             os.fchmod(self.fd, 0o444)
         except OSError as error:
-            raise disk_error(error, f"seal blob {self.file.blake3}") from error
+            raise disk_error(error, f"seal {called(self.file)}") from error
 
     def close(self) -> None:
         """Close both files; what they hold stays for the next attempt."""
@@ -181,16 +195,29 @@ def settle(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             os.fdatasync(file.fileno())
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_names(path.parent)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise disk_error(error, f"sync blob {path.name}") from error
     return True
+
+
+def sync_names(directory: Path) -> None:
+    """Make durable what was renamed into a directory. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def keep_names(directory: Path) -> None:
+    """The same, after a rename that is done whatever the disk says of it: only a power cut may undo it."""
+    try:
+        sync_names(directory)
+    except OSError as error:
+        log.warning("a power cut may lose what came last in %s: %s", directory, error.strerror)
 
 
 def file_digest(path: Path) -> str:

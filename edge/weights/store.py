@@ -22,7 +22,7 @@ from typing import Final
 from edge import clock
 from edge.errors import EdgeError, Reason
 from edge.weights.budget import Shelf, shelf_of
-from edge.weights.ingest import Ingest, disk_error, file_digest
+from edge.weights.ingest import Ingest, called, disk_error, file_digest, keep_names
 from edge.weights.layout import DIRECTORIES, Found, blob_key, manifest_key, seals_in, sizes_in
 from edge.weights.manifest import (
     CATALOGUE_MAX_BYTES,
@@ -222,7 +222,7 @@ class Store:
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
             temporary.rename(path)
-            self._sync(path.parent)
+            keep_names(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -251,7 +251,10 @@ class Store:
             self._discard(directory)
             raise
         except OSError as error:
-            raise disk_error(error, f"begin blob {file.blake3}") from error
+            told = disk_error(error, f"begin {called(file)}")
+            if told.reason is Reason.NO_SPACE:
+                self._discard(directory)
+            raise told from error
         self.ingests[file.blake3] = ingest
         return ingest
 
@@ -264,11 +267,11 @@ class Store:
         try:
             ingest.data_path.rename(self.blob_path(ingest.file.blake3))
         except OSError as error:
-            raise disk_error(error, f"commit blob {ingest.file.blake3}") from error
+            raise disk_error(error, f"commit {called(ingest.file)}") from error
         try:
             self._discard(ingest.directory)
         except OSError as error:
-            # The blob is here, and a start removes a journal without data.
+            # A start removes a journal without data.
             log.warning("%s is left over: %s", ingest.directory, error.strerror)
 
     def seals(self, digests: Iterable[str]) -> dict[str, int]:
@@ -305,7 +308,7 @@ class Store:
                 data.rename(self.root / kept)
             if data != source:
                 self._discard(source)
-            self._sync(self.root / "quarantine")
+            keep_names(self.root / "quarantine")
         except OSError as error:
             raise disk_error(error, f"set {key} aside") from error
         return kept
@@ -370,13 +373,6 @@ class Store:
                 (directory / name).unlink()
         with contextlib.suppress(OSError):
             directory.rmdir()
-
-    def _sync(self, directory: Path) -> None:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _changed_ns(shelf: Path) -> int:

@@ -34,7 +34,6 @@ class Fleet:
     def __init__(self, root: Path, origin_url: str, redis: Place | None) -> None:
         self.root = root
         self.redis = redis
-        self.program = PROGRAM
         self._origin_url = origin_url
         self.ca = write_ca(root / "ca")
         self._papers: dict[str, Papers] = {}
@@ -106,7 +105,7 @@ class Fleet:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            self.program,
+            PROGRAM,
             msgspec.json.encode(boot).decode(),
             pass_fds=(frames.fileno(), blobs.fileno(), theirs.fileno()),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
