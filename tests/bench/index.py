@@ -2,8 +2,9 @@
 
 Flushed with 10,000 blobs: until another node's mirror is whole again under the new epoch, by the
 clock, and what Redis and both nodes (one process here) computed for it. A mirror's lag: from a
-change on one node until another one has applied it. A real node's warm requests with Redis up,
-killed and frozen, see tests.bench.indexnode.
+change on one node until another one has applied it. A real node's warm requests while Redis is up,
+and while it is killed, frozen, flushed, read-only, set back to an old dump, or lets nobody in, see
+tests.bench.indexnode.
 """
 
 import asyncio
@@ -92,7 +93,8 @@ def document(
                 unit: [round(one, 4) for one in indexnode.ratios(points, state, unit)]
                 for unit in ("p50_ms", "p99_ms")
             }
-            for state in ("killed", "frozen")
+            for state in dict.fromkeys(point.state for point in points)
+            if state != "up"
         },
         "points": [point._asdict() for point in points],
     }
@@ -125,7 +127,7 @@ def text(told: dict[str, Any], facts: dict[str, Any]) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole run as JSON instead of text.")
 def main(count: int, requests: int, *, as_json: bool) -> None:
-    """Flush it, follow it, kill it and freeze it."""
+    """Flush it, follow it, kill it, freeze it, set it back and lock the node out."""
     facts = machine.facts()
     try:
         whole = asyncio.run(flushed(5))

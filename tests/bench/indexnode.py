@@ -1,13 +1,15 @@
-"""Warm requests of a real node while its region's Redis is up, killed and frozen.
+"""Warm requests of a real node while its region's Redis is up, and while it is not as it should be.
 
 One connection, one model on the device. In every round each state is measured in turn, beginning
-with another one; a state begins as the fault strikes, so that its first answers are in it.
+with another one; a state begins as the fault strikes, so that its first answers are in it, and ends when
+the node's index has felt it too.
 """
 
 import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,16 +24,23 @@ from netlab.clock import wait_until
 from tests.support.node import ROOT, STORE, Node, config_text, open_directory
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
-from tests.support.redissets import RedisSet, alone
+from tests.support.redissets import Member, RedisSet, alone
 
 NODE: Final = "one-a"
 REGION: Final = "us"
 BODY: Final = json.dumps({"input": [[1.0] * 16]}).encode()
-STATES: Final = ("up", "killed", "frozen")
 
 
 class Wrong(RuntimeError):  # noqa: N818 -- it is named after what happened to the run
     """An answer that must not be, or a node that did not come back."""
+
+
+class State(NamedTuple):
+    """How Redis is made so, how it is healed, and how the index of a node is seen to have felt it."""
+
+    strike: Callable[[], None]
+    heal: Callable[[], None]
+    felt: Callable[[Node], bool]
 
 
 class Point(NamedTuple):
@@ -82,9 +91,64 @@ def node_with_index(servers: RedisSet) -> Iterator[Node]:
                     process.wait(10)
 
 
+def index_of(node: Node) -> dict[str, Any]:
+    """What its store tells of the index."""
+    told: dict[str, Any] = node.admin("/edge/weights").json["weights"]["index"]
+    return told
+
+
 def is_up(node: Node) -> bool:
     """Does its store see the index?"""
-    return bool(node.admin("/edge/weights").json["weights"]["index"].get("state") == "up")
+    return bool(index_of(node).get("state") == "up")
+
+
+def states(server: Member, node: Node) -> dict[str, State]:
+    """Everything that befalls the one server, by name. Its dump is as old as this call."""
+    server.admin.save()
+    kept = (server.home / "dump.rdb").rename(server.home / "kept.rdb")
+    epochs = {"": ""}
+
+    def flush() -> None:
+        epochs[""] = str(index_of(node)["epoch"])
+        server.admin.flushall()
+
+    def restore() -> None:
+        epochs[""] = str(index_of(node)["epoch"])
+        server.kill()
+        shutil.copy(kept, server.home / "dump.rdb")
+        server.start()
+        (server.home / "dump.rdb").unlink()
+
+    def let_in(password: str) -> None:
+        server.admin.execute_command("ACL", "SETUSER", NODE, "resetpass", f">{password}")
+        server.admin.execute_command("CLIENT", "KILL", "USER", NODE)
+
+    def nothing() -> None:
+        """Nothing strikes, or it heals by itself."""
+
+    def is_down(node: Node) -> bool:
+        return not is_up(node)
+
+    def is_another(node: Node) -> bool:
+        return is_up(node) and index_of(node)["epoch"] != epochs[""]
+
+    return {
+        "up": State(nothing, nothing, is_up),
+        "killed": State(server.kill, server.start, is_down),
+        "frozen": State(
+            lambda: server.signal(signal.SIGSTOP), lambda: server.signal(signal.SIGCONT), is_down
+        ),
+        "flushed": State(flush, nothing, is_another),
+        "read-only": State(
+            lambda: server.admin.replicaof("127.0.0.1", "1"),
+            lambda: server.admin.replicaof("NO", "ONE"),
+            is_down,
+        ),
+        "wrong password": State(
+            lambda: let_in("another"), lambda: let_in(RedisServer.password(NODE)), is_down
+        ),
+        "old dump": State(restore, nothing, is_another),
+    }
 
 
 def asked(node: Node, count: int) -> list[float]:
@@ -107,29 +171,26 @@ def rounds(count: int, requests: int, say: Callable[[str], None]) -> list[Point]
     """All points. Raises Wrong."""
     with alone(REGION, (NODE,)) as servers, node_with_index(servers) as node:
         (server,) = servers.servers
-        strike: dict[str, Callable[[], None]] = {
-            "up": lambda: None,
-            "killed": server.kill,
-            "frozen": lambda: server.signal(signal.SIGSTOP),
-        }
-        heal: dict[str, Callable[[], None]] = {
-            "up": lambda: None,
-            "killed": server.start,
-            "frozen": lambda: server.signal(signal.SIGCONT),
-        }
         node.request("/run/identity", BODY, {"edge-cold": "wait"})
         asked(node, requests)
+        wait_until(lambda: is_up(node), "the index is up", within_s=20)
+        befalls = states(server, node)
+        names = list(befalls)
         points = []
         for number in range(1, count + 1):
-            for state in [*STATES[number % 3 :], *STATES[: number % 3]]:
+            at = number % len(names)
+            for name in [*names[at:], *names[:at]]:
+                state = befalls[name]
                 wait_until(lambda: is_up(node), "the index is up", within_s=20)
-                strike[state]()
+                state.strike()
                 try:
                     took = asked(node, requests)
+                    wait_until(lambda state=state: state.felt(node), f"the index felt: {name}", within_s=20)
                 finally:
-                    heal[state]()
-                points.append(Point(state, number, median(took), quantiles(took, n=100)[98]))
-            say(f"round {number}/{count}  " + "  ".join(f"{p.state} {p.p50_ms:.2f} ms" for p in points[-3:]))
+                    state.heal()
+                points.append(Point(name, number, median(took), quantiles(took, n=100)[98]))
+            told = "  ".join(f"{point.state} {point.p50_ms:.2f} ms" for point in points[-len(names) :])
+            say(f"round {number}/{count}  {told}")
         return points
 
 

@@ -45,9 +45,9 @@ class Member:
     def __init__(self, folder: Path, name: str, *lines: str, sentinel: bool = False) -> None:
         self.port = free_port()
         self._conf = folder / f"{name}.conf"
-        home = folder / name
-        home.mkdir()
-        common = [f"port {self.port}", "bind 127.0.0.1", f"dir {home}", f"logfile {home}/log"]
+        self.home = folder / name
+        self.home.mkdir()
+        common = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.home}", f"logfile {self.home}/log"]
         self._conf.write_text("\n".join([*common, *lines]) + "\n")
         self._command = ["redis-server", str(self._conf), *(["--sentinel"] if sentinel else [])]
         user = {} if sentinel else {"username": "admin", "password": _ADMIN}
