@@ -12,8 +12,11 @@ from typing import Final, NamedTuple
 
 START: Final = 4
 MOST: Final = 16
-#: So many fetches have lanes at a time, and a smaller one than all of them besides.
+#: While lanes are scarce so many fetches have some at a time, the smallest; a smaller one than all of them
+#: besides; and so many more by age.
 SEATS: Final = 4
+#: Who waited so long without a lane has aged, and keeps its turn for as long.
+AGED_MS: Final = 1_000.0
 #: Goodput is measured over so long; the window after a change is not believed.
 WINDOW_MS: Final = 500.0
 #: More lanes must bring at least this share of what they would bring if each were as good as the old ones.
@@ -87,33 +90,89 @@ def after_window(width: Width, rate: float, *, full: bool, most: int = MOST) -> 
 
 
 class Seat(NamedTuple):
-    """One fetch: bytes it still lacks, lanes it holds, and whether it would take one more now."""
+    """All fetches that one caller waits for: bytes they still lack, lanes they hold, and whether they would
+    take one more now.
+
+    `waited_ms` is for how long they had none, and stays while they have the turn that it brought them.
+    """
 
     left_bytes: int
     running: int
     waiting: bool = False
+    waited_ms: float = 0.0
+
+    @property
+    def aged(self) -> bool:
+        """Has it waited too long, or its turn for that?"""
+        return self.waited_ms >= AGED_MS
 
 
 def may_take(me: Seat, others: Iterable[Seat], width: int) -> bool:
-    """Does the next lane go to `me`? Each of SEATS fetches has one; the rest goes to whoever lacks least.
+    """Does the next lane go to `me`? A lane that is free and that nobody smaller wants is anybody's; what
+    is scarce goes to whoever lacks least, but for a first lane to each of SEATS and to who has aged.
 
-    Lanes that a larger fetch holds can't be taken back in mid-chunk: until they end, a smaller one may hold
+    Lanes that a larger one holds can't be taken back in mid-chunk: until they end, a smaller one may hold
     a whole width beside them. (With START instead, 50 MB behind 800 MB took 2.02 times of alone, not 1.42.)
     """
     others = list(others)
-    if me.running == 0:
-        ahead = sum(
-            1 for other in others if other.running or (other.waiting and other.left_bytes < me.left_bytes)
-        )
-        return ahead < SEATS or all(
-            me.left_bytes < other.left_bytes for other in others if other.running or other.waiting
-        )
-    if any(other.waiting and other.left_bytes < me.left_bytes for other in others):
-        return False
-    if me.running + sum(other.running for other in others) < width:
+    lanes = me.running + sum(other.running for other in others)
+    before = sum(1 for other in others if _is_before(other, me))
+    smaller_waits = any(other.waiting and other.left_bytes < me.left_bytes for other in others)
+    if lanes + before < width and not smaller_waits:
         return True
+    if not me.running:
+        return _may_begin(me, others, before)
     held = sum(max(0, other.running - 1) for other in others if other.left_bytes > me.left_bytes)
-    return held > 0 and me.running < width
+    return held > 0 and me.running < width and not smaller_waits
+
+
+def _is_before(other: Seat, me: Seat) -> bool:
+    """Has it aged without a lane, and longer than `me` if that has none either?"""
+    waits = other.waiting and not other.running and other.aged
+    return waits and (me.running > 0 or other.waited_ms > me.waited_ms)
+
+
+def _may_begin(me: Seat, others: Sequence[Seat], before: int) -> bool:
+    """Without a lane, while lanes are scarce: beyond the width, at most 2 * SEATS + 1 have one."""
+    in_turn = sum(1 for other in others if other.running and other.aged)
+    seated = sum(1 for other in others if other.running and not other.aged)
+    if all(me.left_bytes < other.left_bytes for other in others if other.running or other.waiting):
+        return seated <= SEATS and seated + in_turn <= 2 * SEATS
+    if me.aged:
+        return in_turn + before < SEATS
+    smaller = sum(
+        1 for other in others if other.waiting and not other.running and other.left_bytes < me.left_bytes
+    )
+    return seated + smaller < SEATS
+
+
+@dataclass
+class Wait:
+    """For how long a fetch has had no lane while it wanted one, over the turn that this brings it."""
+
+    _since_ms: float | None = None
+    _until_ms: float = 0.0
+
+    def ms(self, now_ms: float) -> float:
+        """As `Seat.waited_ms`."""
+        return 0.0 if self._since_ms is None else now_ms - self._since_ms
+
+    def refused(self, now_ms: float) -> None:
+        """It has no lane, and got none."""
+        if self._since_ms is None:
+            self._since_ms = now_ms
+
+    def began(self, now_ms: float) -> None:
+        """It got its first lane."""
+        if self.ms(now_ms) < AGED_MS:
+            self._since_ms = None
+        elif now_ms >= self._until_ms:
+            self._until_ms = now_ms + AGED_MS
+
+    def ended(self, now_ms: float, *, waiting: bool) -> None:
+        """It has no lane any more, or no more use for one."""
+        if now_ms >= self._until_ms or not waiting:
+            self._since_ms = now_ms if waiting else None
 
 
 # --- which chunk twice

@@ -8,7 +8,7 @@ economy, never a safety: where nobody can tell whose turn it is, a node helps it
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-#: Nobody follows for longer than this, whoever leads.
+#: Nobody follows for longer than this without a right chunk, whoever leads.
 FOLLOW_MAX_MS: Final = 600_000.0
 
 
@@ -24,20 +24,22 @@ class Word(Enum):
 
 
 class Case(NamedTuple):
-    """One errand now. `idle_ms`: since anything came to those it follows; `first`: it follows nobody, and
-    is the node that all would choose without an index.
+    """One errand now. `idle_ms`: since anything came to those it follows, as they tell; `barren_ms`: since
+    a right chunk came to this node; `first`: it follows nobody, and is the node that all would choose
+    without an index.
     """
 
     word: Word
     waited_ms: float
     idle_ms: float
+    barren_ms: float
     first: bool = False
     patience_ms: float = 0.0
 
 
 def may_go_out(case: Case) -> bool:
     """Is it right to bring it from outside?"""
-    if case.waited_ms >= FOLLOW_MAX_MS:
+    if case.barren_ms >= FOLLOW_MAX_MS:
         return True
     match case.word:
         case Word.MINE | Word.MY_FORMER:

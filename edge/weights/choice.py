@@ -12,7 +12,7 @@ from typing import Final
 
 from edge import clock
 from edge.policy import fetch_plan
-from edge.policy.fetch_plan import Seat, Width
+from edge.policy.fetch_plan import Seat, Wait, Width
 from edge.weights.sources import Kind, Moved, Site, Speeds, expected_ms
 
 #: More than ever run at a time: a range that was given up keeps its thread until its source times out.
@@ -96,30 +96,58 @@ class Choice:
             return self._speeds.rate(kind, clock.now_ms())
 
 
-@dataclass
+class Party:
+    """Fetches that one caller waits for: at the lanes they count as one."""
+
+    def __init__(self) -> None:
+        #: What those of them lack that have not begun.
+        self.rest_bytes = 0
+        self.places: list[_Place] = []
+        self.wait = Wait()
+
+    @property
+    def running(self) -> int:
+        """Lanes that they hold."""
+        return sum(place.running for place in self.places)
+
+    @property
+    def waiting(self) -> bool:
+        """Would any of them take one more?"""
+        return any(place.waiting for place in self.places)
+
+    @property
+    def left_bytes(self) -> int:
+        """What they lack."""
+        return self.rest_bytes + sum(place.left_bytes for place in self.places)
+
+    def seat(self, now_ms: float) -> Seat:
+        """As the rules see it."""
+        return Seat(self.left_bytes, self.running, self.waiting, self.wait.ms(now_ms))
+
+
+@dataclass(eq=False)
 class _Place:
     """One fetch at the lanes. `most` is its own bound."""
 
+    party: Party
     wake: Callable[[], None]
     most: int
     left_bytes: int
     running: int = 0
     waiting: bool = False
 
-    def seat(self) -> Seat:
-        return Seat(self.left_bytes, self.running, self.waiting)
-
 
 class Lanes:
     """Ranges that run at a time on this node, shared by its fetches."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], float] = clock.now_ms) -> None:
+        self._now_ms = now_ms
         self._lock = threading.Lock()
         self._places: dict[int, _Place] = {}
         self._next = 0
         self._width = Width()
         self._bytes = 0
-        self._since_ms = clock.now_ms()
+        self._since_ms = now_ms()
         self._slack = True
 
     @property
@@ -127,31 +155,41 @@ class Lanes:
         """How many run at a time, as of now."""
         return self._width.lanes
 
-    def join(self, wake: Callable[[], None], most: int, left_bytes: int) -> int:
+    def join(self, wake: Callable[[], None], most: int, left_bytes: int, party: Party | None = None) -> int:
         """A fetch begins; `wake` is called from any thread when it may get a lane that it was refused."""
         with self._lock:
             self._next += 1
-            self._places[self._next] = _Place(wake, most, left_bytes)
+            place = _Place(party or Party(), wake, most, left_bytes)
+            place.party.places.append(place)
+            self._places[self._next] = place
             return self._next
 
     def leave(self, place: int) -> None:
         """It is at its end, with all of its lanes."""
         with self._lock:
-            del self._places[place]
+            gone = self._places.pop(place)
+            gone.party.places.remove(gone)
+            if not gone.party.running:
+                gone.party.wait.ended(self._now_ms(), waiting=gone.party.waiting)
             woken = self._waiting()
         _wake(woken)
 
     def take(self, place: int, left_bytes: int, *, beyond: bool = False) -> bool:
         """A lane, if it is this fetch's turn; `beyond` all turns and bounds in place of a late one."""
         with self._lock:
-            me = self._places[place]
+            me, now_ms = self._places[place], self._now_ms()
             me.left_bytes = left_bytes
-            others = [other.seat() for other in self._places.values() if other is not me]
-            turn = me.running < me.most and fetch_plan.may_take(me.seat(), others, self._width.lanes)
+            mine = me.party.seat(now_ms)
+            others = [party.seat(now_ms) for party in self._parties() if party is not me.party]
+            turn = me.running < me.most and fetch_plan.may_take(mine, others, self._width.lanes)
             if turn or beyond:
+                if not mine.running:
+                    me.party.wait.began(now_ms)
                 me.running += 1
                 return True
             waited, me.waiting = me.waiting, me.running < me.most
+            if not mine.running:
+                me.party.wait.refused(now_ms)
             # Whoever was refused before has woken them then: they would wake each other without end.
             woken = [] if waited else [place for place in self._waiting() if place is not me]
         _wake(woken)
@@ -160,8 +198,10 @@ class Lanes:
     def release(self, place: int) -> None:
         """A lane is free."""
         with self._lock:
-            if place in self._places:
-                self._places[place].running -= 1
+            if me := self._places.get(place):
+                me.running -= 1
+                if not me.party.running:
+                    me.party.wait.ended(self._now_ms(), waiting=True)
             woken = self._waiting()
         _wake(woken)
 
@@ -170,6 +210,8 @@ class Lanes:
         with self._lock:
             me = self._places[place]
             stopped, me.waiting, me.left_bytes = me.waiting and not waiting, waiting, left_bytes
+            if not me.party.running and not me.party.waiting:
+                me.party.wait.ended(self._now_ms(), waiting=False)
             if not any(other.waiting for other in self._places.values()):
                 running = sum(other.running for other in self._places.values())
                 self._slack = self._slack or running < self._width.lanes
@@ -180,7 +222,7 @@ class Lanes:
         """So many bytes came."""
         with self._lock:
             self._bytes += count
-            now_ms = clock.now_ms()
+            now_ms = self._now_ms()
             if (elapsed_ms := now_ms - self._since_ms) < fetch_plan.WINDOW_MS:
                 return
             before = self._width.lanes
@@ -192,15 +234,25 @@ class Lanes:
             woken = self._waiting() if self._width.lanes > before else []
         _wake(woken)
 
+    def _parties(self) -> Iterable[Party]:
+        return dict.fromkeys(place.party for place in self._places.values())
+
     def _waiting(self) -> list[_Place]:
-        """Whom a lane may serve; of those that have none, maybe many, only the one that lacks least."""
-        waiting = [place for place in self._places.values() if place.waiting]
-        first = min((place for place in waiting if not place.running), key=_lacks, default=None)
-        return [place for place in waiting if place.running or place is first]
-
-
-def _lacks(place: _Place) -> int:
-    return place.left_bytes
+        """Whom a lane may serve; of those that have none, maybe many, only who lacks least and who waits
+        longest.
+        """
+        now_ms = self._now_ms()
+        waiting = {party: party.seat(now_ms) for party in self._parties() if party.waiting}
+        without = [party for party in waiting if not waiting[party].running]
+        first = min(without, key=lambda party: waiting[party].left_bytes, default=None)
+        oldest = max(without, key=lambda party: waiting[party].waited_ms, default=None)
+        return [
+            place
+            for party in waiting
+            if waiting[party].running or party in (first, oldest)
+            for place in party.places
+            if place.waiting
+        ]
 
 
 def _wake(places: list[_Place]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.policy.fetch_plan import HEDGES, Growing, is_late, worth_twice
-from edge.weights.choice import Choice
+from edge.weights.choice import Choice, Party
 from edge.weights.chunks import Chunk, Got, Run
 from edge.weights.ingest import Ingest
 from edge.weights.sources import ORIGIN, Kind, NotYetError, Site
@@ -46,6 +46,7 @@ class Download:
         limits: Limits,
         meter: Meter,
         stop: threading.Event,
+        party: Party | None = None,
     ) -> None:
         self._ingest = ingest
         self._file = ingest.file
@@ -56,6 +57,7 @@ class Download:
         self._least = limits.min_bytes_per_s / 1000.0
         self._meter = meter
         self._stop = stop
+        self._party = party
         self._news: SimpleQueue[tuple[Run, Got | BaseException] | None] = SimpleQueue()
         self._chunks: dict[int, Chunk] = {}
         self._todo: list[int] = []
@@ -72,7 +74,9 @@ class Download:
         self._chunks = {index: Chunk(self._ingest, index) for index in missing}
         self._todo = list(missing)
         self._left_bytes = sum(chunk.size_bytes for chunk in self._chunks.values())
-        self._place = self._lanes.join(lambda: self._news.put(None), self._limits.parallel, self._left_bytes)
+        self._place = self._lanes.join(
+            lambda: self._news.put(None), self._limits.parallel, self._left_bytes, self._party
+        )
         try:
             self._until_done()
         finally:

@@ -61,8 +61,8 @@ class Errand:
         self._peers = peers
         self._holders = holders
         self._watchers = watchers
-        self._began_ms = self._progress_ms = clock.now_ms()
-        self._came_bytes = 0
+        self._began_ms = self._progress_ms = self._gained_ms = clock.now_ms()
+        self._came_bytes = self._right_chunks = 0
         self._followed = ""
         self._known = asyncio.Event()
         self._changed = asyncio.Event()
@@ -142,7 +142,8 @@ class Errand:
     def _case(self, index: Index, word: Word) -> Case:
         now_ms = clock.now_ms()
         first = not self._followed and leader(self._file.blake3, index.nodes()) == self._node
-        return Case(word, now_ms - self._began_ms, now_ms - self._progress_ms, first, PATIENCE_MS)
+        waited_ms, idle_ms = now_ms - self._began_ms, now_ms - self._progress_ms
+        return Case(word, waited_ms, idle_ms, now_ms - self._gained_ms, first, PATIENCE_MS)
 
     def _meet(self, nodes: Iterable[str]) -> None:
         """Those nodes are at it too, or were a moment ago."""
@@ -159,11 +160,13 @@ class Errand:
                 self._watchers.submit(ahead.watch)
 
     def _look(self) -> None:
-        """Who has all of it by now, and did anything come to anybody?"""
+        """Who has all of it by now, did anything come to anybody, and anything right to this node?"""
         self.feeds.set_holders(self._holders())
         came_bytes = sum(ahead.came_bytes for ahead in self.feeds.ahead())
         if came_bytes > self._came_bytes:
             self._came_bytes, self._progress_ms = came_bytes, clock.now_ms()
+        if (right_chunks := self.feeds.right_chunks) > self._right_chunks:
+            self._right_chunks, self._gained_ms = right_chunks, clock.now_ms()
         self._changed.set()
 
     def _go_out(self) -> None:

@@ -54,6 +54,12 @@ class Feeds(Mapping[Site, Ranges], Generic[P]):
         """Nodes that are at it too, whether they are to be asked now or not."""
         return self._ahead
 
+    @property
+    def right_chunks(self) -> int:
+        """How many of it are here."""
+        mine = self._mine()
+        return mine.count if mine is not None else 0
+
     def ahead(self) -> list[P]:
         """The nodes that are at it too."""
         return list(self._ahead.values())

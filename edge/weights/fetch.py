@@ -11,7 +11,7 @@ from typing import Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason
-from edge.weights.choice import Choice
+from edge.weights.choice import Choice, Party
 from edge.weights.download import Download
 from edge.weights.ingest import file_digest
 from edge.weights.manifest import BlobFile
@@ -33,11 +33,12 @@ def fetch_blob(
     limits: Limits,
     meter: Meter,
     stop: threading.Event,
+    party: Party | None = None,
 ) -> None:
     """The blob lies verified under its name (durable once it is settled), or an EdgeError says why not.
 
     ORIGIN_DOWN or LINK_LOST (also when too slow), BLOB_CORRUPT as CorruptError, NO_SPACE, INTERNAL.
-    Of several sources that failed, the origin's error is the one that is told.
+    Of several sources that failed, the origin's error is the one that is told. `party`: of which it is one.
     """
     ingest = store.open_ingest(file)
     try:
@@ -48,7 +49,7 @@ def fetch_blob(
         for again in range(_DISK_ROUNDS):
             if missing:
                 began_ms, before = clock.now_ms(), meter.moved.plus(Moved())
-                Download(ingest, feeds, choice, limits, meter, stop).run(missing)
+                Download(ingest, feeds, choice, limits, meter, stop, party).run(missing)
                 choice.fetched(meter.moved.since(before), clock.now_ms() - began_ms)
             # What was hashed on the way is of the first round.
             if (file_digest(ingest.data_path) if again else ingest.digest()) == file.blake3:

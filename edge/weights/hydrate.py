@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from enum import Enum, auto
-from typing import Final
 
 from edge import clock
 from edge.errors import EdgeError, Reason, Source
 from edge.weights.budget import Shelf
+from edge.weights.choice import Party
 from edge.weights.disk import Disk
 from edge.weights.errand import Errand
 from edge.weights.fetch import Choice, CorruptError, Limits, Meter, fetch_blob
@@ -29,9 +29,7 @@ from edge.weights.manifests import Far, Manifests
 from edge.weights.progress import UnderWay
 from edge.weights.regional import Regional
 from edge.weights.sources import Kind, Moved
-
-#: Blobs on their way at a time, each with a thread that only decides; lanes say how many ranges run.
-MAX_FETCHES: Final = 64
+from edge.weights.turns import Queue, Turns
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class Hydrator:
         self._regional = regional
         self._choice = choice
         self._threads = threads
-        self._turns = asyncio.Semaphore(MAX_FETCHES)
+        self._turns = Turns()
         self._limits = limits
         self._flights = flights
         self._stop = stop
@@ -177,8 +175,9 @@ class Hydrator:
                 for file in absent:
                     ledger.unpin(ingest_key(file.blake3), clock.now_ms())
                 raise
-            mine = [self._fly(file, self._fetch(file, far)) for file in absent]
-            mine += [self._fly(file, self._verify(file, far)) for file in suspect]
+            queue = self._turns.queue()
+            mine = [self._fly(file, self._fetch(file, far, queue)) for file in absent]
+            mine += [self._fly(file, self._verify(file, far, queue)) for file in suspect]
         return mine, joined
 
     def _is_suspect(self, file: BlobFile, seals: Mapping[str, int]) -> bool:
@@ -204,7 +203,7 @@ class Hydrator:
         flight.add_done_callback(lambda _: self._blob_flights.pop(file.blake3, None))
         return flight
 
-    async def _verify(self, file: BlobFile, far: Far) -> Moved:
+    async def _verify(self, file: BlobFile, far: Far, queue: Queue) -> Moved:
         """Read a blob of which we are not sure; a bad one is set aside and fetched anew."""
         condition = await self.recheck(file.blake3)
         if condition is Condition.RIGHT:
@@ -215,7 +214,7 @@ class Hydrator:
         async with self.disk.lock:
             await self._make_room_for([file])
             self.disk.ledger.pin(ingest_key(file.blake3))
-        return await self._fetch(file, far)
+        return await self._fetch(file, far, queue)
 
     async def recheck(self, digest: str) -> Condition:
         """Read a blob of this disk whole, whatever is known of it, once under many callers; a bad one is
@@ -268,7 +267,7 @@ class Hydrator:
             self._failures.remember(_claim(file), error)
             raise error
 
-    async def _fetch(self, file: BlobFile, far: Far) -> Moved:
+    async def _fetch(self, file: BlobFile, far: Far, queue: Queue) -> Moved:
         """Fetch a blob for which room is booked and pinned; bytes moved. Leaves the book as the disk is."""
         key, ledger = ingest_key(file.blake3), self.disk.ledger
         meter = Meter()
@@ -277,11 +276,11 @@ class Hydrator:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 # The region's lease is asked for by who has a thread, not by who waits for one.
-                async with self._turns:
+                async with queue.turn(file.size_bytes):
                     errand = await stack.enter_async_context(
                         self._regional.errand(file, far, lambda: self._growth(file.blake3))
                     )
-                    await self._until_here(file, errand, meter)
+                    await self._until_here(file, errand, meter, queue.party)
                 # First of all: until it is booked, nodes that follow are told that it is not here.
                 ledger.put(blob_key(file.blake3), file.size_bytes, clock.now_ms())
                 self.disk.removed.discard(blob_key(file.blake3))
@@ -330,12 +329,12 @@ class Hydrator:
         ingest = self.disk.store.ingests.get(digest)
         return ingest.growth if ingest is not None else None
 
-    async def _until_here(self, file: BlobFile, errand: Errand, meter: Meter) -> None:
+    async def _until_here(self, file: BlobFile, errand: Errand, meter: Meter, party: Party) -> None:
         """One attempt after another while this node follows others; what came stays for the next one."""
         while True:
             was_outside = await errand.may_begin()
             try:
-                await self._fetch_now(file, errand, meter)
+                await self._fetch_now(file, errand, meter, party)
             except EdgeError as error:
                 if self._stop.is_set() or not await errand.tries_on(error, was_outside=was_outside):
                     raise
@@ -343,7 +342,7 @@ class Hydrator:
             else:
                 return
 
-    async def _fetch_now(self, file: BlobFile, errand: Errand, meter: Meter) -> None:
+    async def _fetch_now(self, file: BlobFile, errand: Errand, meter: Meter, party: Party) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(
             self._threads,
@@ -355,6 +354,7 @@ class Hydrator:
             self._limits,
             meter,
             self._stop,
+            party,
         )
 
     async def _set_fetched_aside(self, file: BlobFile, index: int | None) -> None:

@@ -24,7 +24,7 @@ from edge.weights.disk import Disk
 from edge.weights.fetch import Choice, Limits
 from edge.weights.flights import Flights
 from edge.weights.floors import Floors
-from edge.weights.hydrate import MAX_FETCHES, Hydrator
+from edge.weights.hydrate import Hydrator
 from edge.weights.index import Index
 from edge.weights.keeper import Keeper
 from edge.weights.layout import Found
@@ -37,6 +37,7 @@ from edge.weights.scrub import Scrub
 from edge.weights.serve import BlobServer, Lender, Lent
 from edge.weights.store import Store
 from edge.weights.tls import Papers, context
+from edge.weights.turns import MAX_FETCHES
 
 #: How long a clean stop waits for fetches to notice; one read from the origin takes at most 2 s.
 STOP_WAIT_S: Final = 2.5
