@@ -10,7 +10,7 @@ import pytest
 
 from edge.errors import Reason
 from edge.weights.manifest import BlobFile, digest
-from tests.support.blobs import Bucket, Published, Served
+from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.region import Fleet, fleet
 
 MIB = 1 << 20
@@ -147,10 +147,21 @@ async def test_what_is_published_during_a_download_changes_nothing_of_it(
     assert {first.weights.blake3, later.weights.blake3} <= node.blobs()
 
 
-async def test_two_nodes_that_race_for_one_digest_without_an_index_both_have_it(
-    bucket: Bucket, nodes: Fleet
+async def test_two_nodes_that_race_for_one_digest_without_an_index_fetch_it_once_each(
+    bucket: Bucket, origin: Served, nodes: Fleet
 ) -> None:
-    model = bucket.publish(size_bytes=4 * CHUNK, chunk_bytes=CHUNK)
-    one, two = [await nodes.start(name, index=False) for name in ("fra-a", "ams-a")]
-    await asyncio.gather(one.ensure(model), two.ensure(model))
-    assert model.weights.blake3 in one.blobs() & two.blobs()
+    model = bucket.publish(size_bytes=8 * CHUNK, chunk_bytes=CHUNK)
+    size_bytes = sum(file.size_bytes for file in model.manifest.files)
+    racers = [await nodes.start(name, index=False) for name in ("fra-a", "ams-a")]
+    links = [[await node.connect() for _ in range(3)] for node in racers]
+    origin.fail("stall", path_prefix=f"blobs/{model.weights.blake3}", count=2, stall_s=0.3)
+    answers = await asyncio.gather(
+        *(node.ensure(model, link) for node, mine in zip(racers, links, strict=True) for link in mine)
+    )
+    assert {answer.residency for answer in answers} == {"origin"}
+    for node, mine in zip(racers, (answers[:3], answers[3:]), strict=True):
+        assert sorted(answer.moved_bytes for answer in mine) == [0, 0, size_bytes], "one fetch for three"
+        assert content_digest(node.store / "blobs" / model.weights.blake3) == model.weights.blake3
+        assert (await node.ensure(model)).residency == "host"
+        assert (await node.state()).disk_used_bytes == node.on_disk()
+    assert 2 * size_bytes <= origin.sent_bytes < 2 * size_bytes + CHUNK, "no chunk came a third time"
