@@ -13,6 +13,8 @@ _SAID: Final = re.compile(r"<Message>\s*([^<]{1,160})")
 _PREFACE: Final = re.compile(
     r"^.{0,80}?Error performing [A-Z]+ .{1,600}? in [0-9.]+[a-zµ]+(?:, after .{1,80}?)? - "
 )
+#: How the library's TLS calls a certificate that it does not take, at the end of a long text.
+_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*([A-Za-z]+)")
 _NO_REGION: Final = "incorrectly configured region"
 
 _REGION: Final = "set AWS_REGION to the bucket's region"
@@ -34,6 +36,12 @@ _CURES: Final = {
     "SignatureDoesNotMatch": _UNKNOWN,
     "TokenRefreshRequired": _EXPIRED,
 }
+_CERTIFICATES: Final = {
+    "Expired": "; renew it, or set the clock of this machine",
+    "NotValidForName": "; the origin's URL must have a name that is in it",
+    "NotValidYet": "; set the clock of this machine",
+    "UnknownIssuer": "; name a file with its authority in SSL_CERT_FILE and start anew",
+}
 
 
 def code(error: str) -> str:
@@ -52,6 +60,9 @@ def cure(error: str) -> str:
 
 def reason(error: str) -> str:
     """In one line: what the store said, or the first line as the library has it."""
+    if bad := _CERTIFICATE.search(error):
+        word = bad[1].removesuffix("Context")
+        return f"its certificate is refused ({word})" + _CERTIFICATES.get(word, "")
     return _said(error) or _PREFACE.sub("", error.partition("\n")[0])[:200]
 
 

@@ -41,6 +41,12 @@ REASONS = [
         "HTTP error: refused",
     ),
     ("in microseconds", "Generic S3 error: Error performing PUT http://h/b/c in 233.7µs - no", "no"),
+    (
+        "a certificate for another name",
+        PREFACE + "no\n  error: InvalidCertificate(\n    NotValidForNameContext {",
+        "its certificate is refused (NotValidForName); the origin's URL must have a name that is in it",
+    ),
+    ("one that was called back", "no\nInvalidCertificate(Revoked)", "its certificate is refused (Revoked)"),
     ("what is no request", "a file\nand a trace", "a file"),
 ]
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -118,9 +119,9 @@ class Bucket:
 class Served:
     """A running origin. `sent_bytes` counts bodies of blobs; `ranges` the requests for them."""
 
-    def __init__(self, origin: Origin, port: int) -> None:
+    def __init__(self, origin: Origin, port: int, scheme: str = "http") -> None:
         self._origin = origin
-        self.url = f"http://127.0.0.1:{port}/"
+        self.url = f"{scheme}://127.0.0.1:{port}/"
         self.port = port
 
     def fail(self, kind: str, *, path_prefix: str = "", count: int = 1_000_000, **more: float) -> None:
@@ -143,15 +144,17 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(bucket: Bucket, port: int = 0, *, bytes_per_s: int | None = None) -> AsyncIterator[Served]:
+async def serving(
+    bucket: Bucket, port: int = 0, *, bytes_per_s: int | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Served]:
     """The bucket over HTTP, in this event loop; all bodies together at `bytes_per_s`."""
     origin = Origin(bucket.root, Pace(bytes_per_s) if bytes_per_s is not None else None)
     runner = web.AppRunner(origin.public(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
     await site.start()
     try:
-        yield Served(origin, runner.addresses[0][1])
+        yield Served(origin, runner.addresses[0][1], "https" if tls else "http")
     finally:
         await runner.cleanup()
 
