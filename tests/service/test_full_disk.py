@@ -159,6 +159,29 @@ async def test_a_blob_that_rotted_and_can_t_be_set_aside_serves_nobody(
     assert await books_are_right(node)
 
 
+#: A blob's times tell nothing of what its disk does to it.
+ROT = "from edge.weights import store\nstore.seals_in = lambda _, digests: dict.fromkeys(digests, 1)\n"
+
+
+async def test_what_was_found_bad_and_can_t_be_set_aside_is_not_trusted_again(
+    bucket: Bucket, start: Start, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region, "PROGRAM", ROT + disk.program)
+    victim = model(bucket, "victim")
+    path = Path("blobs") / victim.weights.blake3
+    node = await start()
+    await node.ensure(victim)
+    (node.store / path).chmod(0o644)
+    (node.store / path).write_bytes(b"x" * victim.weights.size_bytes)
+    disk.fill("rename", "quarantine/")
+    with pytest.raises(EdgeError, match=f"set {path} aside"):
+        await node.call(calls.Verify(victim.digest))
+    assert (await node.refused(victim)).reason is Reason.NO_SPACE
+    disk.free()
+    assert (await node.ensure(victim)).moved_bytes == victim.weights.size_bytes
+    assert content_digest(node.store / path) == path.name
+
+
 @pytest.mark.parametrize("call", ["open", "fsync", "rename"])
 async def test_small_files_that_find_no_room_cost_nobody_an_answer(
     bucket: Bucket, origin: Served, start: Start, disk: FullDisk, call: str
