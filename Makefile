@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SOURCES := edge netlab models tests
 # Most of what these tests do is wait for real parts: files of tests run side by side. The lab is one.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help netlab down status models check test spec soak bench bench-lab bench-weights lock clean
 
