@@ -230,11 +230,11 @@ def drop_host_link() -> None:
 
 def drop_host_rules() -> int:
     """Remove our rules from the host: how many there were."""
-    found = 0
+    found, ours = 0, (names.ROUTE_PROTO, names.HOST_TABLE)
     with IPRoute() as ip:
         for family in (socket.AF_INET, socket.AF_INET6):
             for rule in ip.get_rules(family=family):
-                if rule.get_attr("FRA_PROTOCOL") == names.ROUTE_PROTO:
+                if (rule.get_attr("FRA_PROTOCOL"), rule.get_attr("FRA_TABLE")) == ours:
                     kept = {
                         name: rule.get_attr(f"FRA_{name.upper()}") for name in ("src", "table", "priority")
                     }
