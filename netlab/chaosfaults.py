@@ -4,7 +4,6 @@ One thing at a time and in the schedule's order, so a deed that takes long delay
 history tells what was, not what was planned. It refuses to know who suffers.
 """
 
-import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,13 +13,7 @@ from netlab.chaosplan import DRAIN, Planned
 from netlab.clock import DeadlineMissed
 from netlab.lab import Lab
 
-#: `popctl drain` is a program; the rest is what the hands of faults raise.
-_PROBLEMS: Final = (
-    *faultacts.PROBLEMS,
-    faultrun.FaultError,
-    faultclock.NoClockError,
-    subprocess.SubprocessError,
-)
+_PROBLEMS: Final = (*faultacts.PROBLEMS, faultrun.FaultError, faultclock.NoClockError)
 
 
 class Faults:

@@ -7,6 +7,7 @@ or dead: `UNDO_RANK` is the order. It refuses to know what is recorded and who w
 
 import http.client
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -39,6 +40,7 @@ PROBLEMS: Final = (
     RedisError,
     DeadlineMissed,
     ProgramFailedError,
+    subprocess.SubprocessError,  # popctl, which drains and undrains, may not come to its end
 )
 
 

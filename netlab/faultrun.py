@@ -120,7 +120,12 @@ def heal(
         return _heal(lambda _: True, within_s, say, everything=True)
     found = faulttarget.parse(target, lab.topology)
     if found.kind == "link" and all(fault.target != found.name for fault in faultbook.entries()):
-        lab.wan.mend(*found.of)  # `poplab link` changes links too, and writes nothing down
+        try:
+            lab.wan.mend(*found.of)  # `poplab link` changes links too, and writes nothing down
+        except PermissionError:
+            raise
+        except PROBLEMS as error:
+            raise NotHealedError(f"not healed: {found.name}: {problem(error)}") from error
     return _heal(lambda fault: _belongs(fault.target, found), within_s, say)
 
 

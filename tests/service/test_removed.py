@@ -2,18 +2,15 @@
 
 import contextlib
 import mmap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from edge.errors import Reason
 from edge.wire import calls
 from tests.support.blobs import Bucket, Published, Served, content_digest
 from tests.support.redis import RedisServer
-from tests.support.redis import running as redis_running
-from tests.support.region import Fleet, fleet
+from tests.support.region import Fleet
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
@@ -103,18 +100,6 @@ async def test_verify_says_so_and_heals(bucket: Bucket, origin: Served, start: S
     origin.fail("5xx", path_prefix="blobs/")
     told, _ = await node.call(calls.Verify(model.digest))
     assert (told.removed, told.moved_bytes, blob.name in told.problem) == ((blob.name,), 0, True)
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with redis_running("eu", ("fra-a", "ams-a")) as server:
-        yield server
-
-
-@pytest.fixture
-async def eu(tmp_path: Path, origin: Served, redis: RedisServer) -> AsyncIterator[Fleet]:
-    async with fleet(tmp_path, origin.url, redis) as made:
-        yield made
 
 
 async def test_the_region_hears_of_it_though_nobody_asks_for_it(

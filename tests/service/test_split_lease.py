@@ -1,34 +1,17 @@
 """Two nodes that both believe to hold the lease of one blob: bytes are spent twice, and nothing is wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
-import pytest
 
 from edge.weights.manifest import BlobFile
 from edge.wire import calls
 from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.redis import RedisServer
-from tests.support.redis import running as redis_running
-from tests.support.region import Fleet, fleet
+from tests.support.region import Fleet
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
 CHUNK = 1 << 18
 MIB = 1 << 20
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with redis_running("eu", ("fra-a", "ams-a")) as server:
-        yield server
-
-
-@pytest.fixture
-async def eu(tmp_path: Path, origin: Served, redis: RedisServer) -> AsyncIterator[Fleet]:
-    async with fleet(tmp_path, origin.url, redis) as made:
-        yield made
 
 
 def fetches(node: Running, file: BlobFile) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from netlab import faultclock
 from netlab.clock import wall_s
 from tests.support.blobs import Bucket, Served, content_digest
 from tests.support.redis import RedisServer
-from tests.support.redis import running as redis_running
-from tests.support.region import Fleet, fleet
+from tests.support.region import Fleet
 from tests.support.wait import wait_until
 from tests.support.weights import Running
 
@@ -57,18 +55,6 @@ class Clock:
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path / "clock")
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with redis_running("eu", ("fra-a", "ams-a")) as server:
-        yield server
-
-
-@pytest.fixture
-async def eu(tmp_path: Path, origin: Served, redis: RedisServer) -> AsyncIterator[Fleet]:
-    async with fleet(tmp_path, origin.url, redis) as made:
-        yield made
 
 
 async def started(eu: Fleet, node: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Running:

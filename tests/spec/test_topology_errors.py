@@ -4,6 +4,7 @@ import pytest
 
 from netlab.planetfile import TopologyError, parse
 from tests.support.planet import GOOD
+from tests.support.planeterrors import ADDRESSES
 
 # (sentence, what to replace, by what, line of the error, its text)
 ERRORS = [
@@ -390,48 +391,7 @@ ERRORS = [
         "0...' is too large: write a number below",
     ),
     ("and one that Python refuses", "workers: 1", "workers: 1" + "0" * 5000, 5, "0...' can't be read as int"),
-    (
-        "a VIP in a POP's LAN",
-        "name: two",
-        'name: two\nanycast: [192.0.2.1, "fd5e:ed9e:1::11"]',
-        2,
-        "anycast: fd5e:ed9e:1::11 lies in the lab's own addresses",
-    ),
-    (
-        "a VIP that no router carries",
-        "name: two",
-        'name: two\nanycast: [192.0.2.1, "fe80::1"]',
-        2,
-        "anycast: fe80::1 can't be routed",
-    ),
-    (
-        "the host in a POP's LAN",
-        "name: two",
-        'name: two\nhost: {city: nyc, link: [10.1.0.0/24, "2001:db8::/64"]}',
-        2,
-        "host.link: 10.1.0.0/24 lies in the lab's own addresses; write another",
-    ),
-    (
-        "the host on the WAN",
-        "name: two",
-        'name: two\nhost: {city: nyc, link: [192.0.2.0/30, "fd5e:ed9e:64::/64"]}',
-        2,
-        "host.link: fd5e:ed9e:64::/64 lies in the lab's own addresses",
-    ),
-    (
-        "the host on a city's wire",
-        "name: two",
-        'name: two\nhost: {city: nyc, link: [192.0.2.0/30, "fd5e:ed9e:102::/64"]}',
-        2,
-        "host.link: fd5e:ed9e:102::/64 lies in the lab's own addresses",
-    ),
-    (
-        "the host around the VIP",
-        "name: two",
-        'name: two\nhost: {city: nyc, link: [198.51.100.0/30, "2001:db8::/64"]}',
-        2,
-        "host.link: 198.51.100.0/30 holds the anycast address",
-    ),
+    *ADDRESSES,
     ("an empty file", GOOD, "", 1, "the file: is empty"),
 ]
 

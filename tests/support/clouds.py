@@ -11,10 +11,12 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from tests.support.s3 import Answering
 
 CONTAINER = "models"
 ACCOUNT = "devstoreaccount1"
@@ -30,19 +32,9 @@ class Cloud(NamedTuple):
     says: list[tuple[int, str]]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     objects: dict[str, bytes]
     says: list[tuple[int, str]]
-
-    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def _refuse(self, status: int, word: str) -> None:
         self._answer(status, f"<Error><Code>{word}</Code><Message>no</Message></Error>".encode())
@@ -59,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             "Last-Modified": "Tue, 24 Nov 2026 00:00:00 GMT",
         }
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 -- http.server calls it so
         if self.says:
             return self._refuse(*self.says[0])
         raw = self.objects.get(self._key())
@@ -76,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 -- http.server calls it so
 
-    def do_PUT(self) -> None:
+    def do_PUT(self) -> None:  # noqa: N802 -- http.server calls it so
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.says:
             return self._refuse(*self.says[0])

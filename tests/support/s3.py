@@ -42,13 +42,10 @@ def _etag(raw: bytes) -> str:
     return f'"{hashlib.sha256(raw).hexdigest()[:32]}"'
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    store: S3
+class Answering(BaseHTTPRequestHandler):
+    """Answers with a whole body, and keeps the connection."""
 
-    def _asked(self) -> tuple[str, dict[str, list[str]]]:
-        url = urlsplit(self.path)
-        return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query, keep_blank_values=True)
+    protocol_version = "HTTP/1.1"
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -58,6 +55,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+class _Handler(Answering):
+    store: S3
+
+    def _asked(self) -> tuple[str, dict[str, list[str]]]:
+        url = urlsplit(self.path)
+        return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query, keep_blank_values=True)
 
     def do_GET(self) -> None:
         key, _ = self._asked()
